@@ -1,0 +1,149 @@
+//! The pure question: given a state, a time and a cost, may it go, and if not, when?
+//!
+//! No clock, no locks, no async: time is an argument, which makes every guarantee testable by arithmetic.
+//! A limiter ([`RateLimiter`](crate::RateLimiter)) holds an algorithm, its state and a clock.
+
+mod fixed_window;
+mod joint;
+mod sliding_counter;
+mod sliding_window;
+mod token_bucket;
+
+pub use fixed_window::{Anchor, FixedWindow};
+pub use joint::Joint;
+pub use sliding_counter::SlidingCounter;
+pub use sliding_window::SlidingWindow;
+pub use token_bucket::TokenBucket;
+#[doc(hidden)]
+#[allow(unnameable_types, reason = "the state of a pure algorithm is its own business")]
+pub use token_bucket::State as TokenBucketState;
+pub(crate) use token_bucket::{Pace, Place, Step};
+
+use crate::units::{Quota, QuotaError, Timestamp};
+
+/// When an ask can be met if nobody else comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "an ask can be met at some time or never")]
+pub enum When {
+    /// At this time and, if nobody else comes, at any later one.
+    At(Timestamp),
+    /// However long one waits.
+    Never,
+}
+
+impl When {
+    /// The later of the two.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::At(a), Self::At(b)) => Self::At(a.max(b)),
+            _ => Self::Never,
+        }
+    }
+}
+
+/// What was granted, and when: what a refund is reckoned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Grant {
+    /// When it was granted.
+    pub at: Timestamp,
+    /// How many units.
+    pub units: u64,
+}
+
+impl Grant {
+    /// `units` granted at `at`.
+    #[must_use]
+    pub const fn new(at: Timestamp, units: u64) -> Self {
+        Self { at, units }
+    }
+}
+
+/// What is left at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Balance {
+    /// Whole units that can be spent, rounded down.
+    pub remaining: u64,
+    /// Units owed, rounded up.
+    pub debt: u64,
+    /// When all of the capacity is there again if nobody else comes.
+    pub full: When,
+}
+
+impl Balance {
+    /// `remaining` units to spend, `debt` units owed, all of the capacity there at `full`.
+    #[must_use]
+    pub const fn new(remaining: u64, debt: u64, full: When) -> Self {
+        Self { remaining, debt, full }
+    }
+}
+
+/// A way of counting. Implement it, and [`RateLimiter::over`](crate::RateLimiter::over) makes a limiter of it.
+///
+/// The laws an implementation keeps, for times that never decrease:
+///
+/// * an ask is admitted at `now` exactly when `ready_at` answers `now`, and then `force` takes it;
+/// * what `ready_at` answers is the smallest such time, and it stays true later if nobody takes in between; asking
+///   changes nothing that can be told from outside;
+/// * a cost of at most `capacity` is ready at some time, unless the algorithm never refills;
+/// * `give_back` never makes more available than if the grant had been for less in the first place.
+pub trait Algorithm: Clone + Send + Sync + 'static {
+    /// What is remembered.
+    type State: Clone + Send + 'static;
+
+    /// The state of a limiter that starts `now`, which is `unix_ns` after the Unix epoch.
+    fn start(&self, now: Timestamp, unix_ns: u64) -> Self::State;
+
+    /// Most units at one instant.
+    fn capacity(&self) -> u64;
+
+    /// The earliest time, not before `now`, at which `cost` may go.
+    fn ready_at(&self, state: &mut Self::State, now: Timestamp, cost: u64) -> When;
+
+    /// Takes `cost` whether there is room or not: what is missing becomes a debt.
+    fn force(&self, state: &mut Self::State, now: Timestamp, cost: u64);
+
+    /// Gives back `units` of `grant`, as much as idle time has not restored already.
+    fn give_back(&self, state: &mut Self::State, now: Timestamp, grant: Grant, units: u64);
+
+    /// What is left.
+    fn balance(&self, state: &mut Self::State, now: Timestamp) -> Balance;
+
+    /// Goes on as `next` from `now`: what was accrued up to now stays, clipped to the new capacity.
+    fn change(&mut self, next: Self, state: &mut Self::State, now: Timestamp);
+
+    /// The earliest time at which `cost` may go behind `ahead` units that wait, each ask of them within the
+    /// capacity. `None` when that depends on how the units are split into asks.
+    fn ready_behind(&self, _state: &Self::State, _now: Timestamp, _ahead: u64, _cost: u64) -> Option<When> {
+        None
+    }
+}
+
+/// An algorithm that can be made from a quota.
+pub trait FromQuota: Algorithm {
+    /// The algorithm for `quota`.
+    ///
+    /// # Errors
+    /// What is wrong with the quota.
+    fn from_quota(quota: Quota) -> Result<Self, QuotaError>;
+
+    /// The same algorithm, with the options it has, for another quota.
+    ///
+    /// # Errors
+    /// What is wrong with the quota.
+    fn with_quota(&self, quota: Quota) -> Result<Self, QuotaError>;
+}
+
+/// Window and limit of a quota that has no burst of its own.
+fn window_of(quota: Quota) -> Result<(u64, u64, u64), QuotaError> {
+    quota.check()?;
+    if quota.sets_burst() && quota.capacity() != quota.count() {
+        return Err(QuotaError::BurstOnWindow { limit: quota.count(), burst: quota.capacity() });
+    }
+    match quota.period_ns() {
+        0 => Err(QuotaError::WindowWithoutPeriod),
+        window_ns => Ok((quota.count(), window_ns, quota.count() - quota.initial_units())),
+    }
+}

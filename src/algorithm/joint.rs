@@ -1,0 +1,75 @@
+//! Several limits of one subject, decided as one.
+
+use super::{Algorithm, Balance, FromQuota, Grant, When};
+use crate::units::{Quota, QuotaError, Timestamp};
+
+/// Several limits on the same thing (10 a second and 1000 an hour): all of them admit, or none is spent.
+///
+/// **Guarantee.** Each limit's own. The wait is the joint one: the time at which all of them would admit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joint<A> {
+    all: Vec<A>,
+}
+
+impl<A: FromQuota> Joint<A> {
+    /// One limit for each of `quotas`.
+    ///
+    /// # Errors
+    /// [`QuotaError::NoQuota`] for none; otherwise what is wrong with one of them.
+    pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, QuotaError> {
+        let all = quotas.into_iter().map(A::from_quota).collect::<Result<Vec<_>, _>>()?;
+        if all.is_empty() { Err(QuotaError::NoQuota) } else { Ok(Self { all }) }
+    }
+
+    /// The same limits for other quotas, in the same order.
+    ///
+    /// # Errors
+    /// [`QuotaError::QuotaCount`] for another number of quotas; otherwise what is wrong with one of them.
+    pub fn with_quotas(&self, quotas: impl IntoIterator<Item = Quota>) -> Result<Self, QuotaError> {
+        let quotas: Vec<Quota> = quotas.into_iter().collect();
+        if quotas.len() != self.all.len() {
+            return Err(QuotaError::QuotaCount { built: self.all.len(), given: quotas.len() });
+        }
+        let all = self.all.iter().zip(quotas).map(|(one, quota)| one.with_quota(quota)).collect::<Result<_, _>>()?;
+        Ok(Self { all })
+    }
+}
+
+impl<A: Algorithm> Algorithm for Joint<A> {
+    type State = Vec<A::State>;
+
+    fn start(&self, now: Timestamp, unix_ns: u64) -> Self::State {
+        self.all.iter().map(|one| one.start(now, unix_ns)).collect()
+    }
+
+    fn capacity(&self) -> u64 {
+        self.all.iter().map(A::capacity).min().unwrap_or(0)
+    }
+
+    /// If nobody else comes, each limit keeps admitting from its own time on: the latest of them is the joint one.
+    fn ready_at(&self, state: &mut Self::State, now: Timestamp, cost: u64) -> When {
+        let each = self.all.iter().zip(state).map(|(one, state)| one.ready_at(state, now, cost));
+        each.fold(When::At(now), When::max)
+    }
+
+    fn force(&self, state: &mut Self::State, now: Timestamp, cost: u64) {
+        self.all.iter().zip(state).for_each(|(one, state)| one.force(state, now, cost));
+    }
+
+    fn give_back(&self, state: &mut Self::State, now: Timestamp, grant: Grant, units: u64) {
+        self.all.iter().zip(state).for_each(|(one, state)| one.give_back(state, now, grant, units));
+    }
+
+    fn balance(&self, state: &mut Self::State, now: Timestamp) -> Balance {
+        let each = self.all.iter().zip(state).map(|(one, state)| one.balance(state, now));
+        each.fold(Balance::new(u64::MAX, 0, When::At(now)), |all, one| {
+            Balance::new(all.remaining.min(one.remaining), all.debt.max(one.debt), all.full.max(one.full))
+        })
+    }
+
+    fn change(&mut self, next: Self, state: &mut Self::State, now: Timestamp) {
+        for ((one, next), state) in self.all.iter_mut().zip(next.all).zip(state) {
+            one.change(next, state, now);
+        }
+    }
+}

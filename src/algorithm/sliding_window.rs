@@ -1,0 +1,160 @@
+//! Sliding window: a log of what was admitted, exact or in segments.
+
+use std::collections::VecDeque;
+
+use super::{Algorithm, Balance, FromQuota, Grant, When, window_of};
+use crate::units::{Quota, QuotaError, Timestamp};
+
+/// Sliding window: no half-open window of its length ever holds more than the limit.
+///
+/// **Guarantee.** Exact by default: a unit admitted at *t* counts until *t + window*, when it is gone. One entry of
+/// 24 bytes is kept for each distinct nanosecond in which something was admitted, at most one for each unit.
+///
+/// **Segments.** [`segments(k)`](SlidingWindow::segments) bounds that memory to *k + 2* entries: what is admitted
+/// within *window / k* is kept as one entry that leaves with its youngest unit. It stays strict, and admits less: a
+/// unit may count for up to *window / k* longer than the window.
+///
+/// **Refund.** Takes the units out of the log, if they are still in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlidingWindow {
+    limit: u64,
+    window_ns: u64,
+    used_at_start: u64,
+    segments: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    opened_ns: u64,
+    last_ns: u64,
+    units: u64,
+}
+
+/// What was admitted within the window, oldest first.
+#[derive(Debug, Clone)]
+#[allow(unnameable_types, reason = "the state of a pure algorithm is its own business")]
+pub struct State {
+    entries: VecDeque<Entry>,
+    used: u64,
+}
+
+impl SlidingWindow {
+    /// Counts in `segments` segments of the window in place of exactly.
+    ///
+    /// # Errors
+    /// [`QuotaError::Segments`] for none, or more than the window has nanoseconds.
+    pub const fn segments(mut self, segments: u64) -> Result<Self, QuotaError> {
+        if segments == 0 || segments > self.window_ns {
+            return Err(QuotaError::Segments { segments, most: self.window_ns });
+        }
+        self.segments = Some(segments);
+        Ok(self)
+    }
+
+    const fn grain_ns(&self) -> u64 {
+        match self.segments {
+            Some(segments) => self.window_ns.div_ceil(segments),
+            None => 1,
+        }
+    }
+
+    const fn gone_ns(&self, entry: &Entry) -> u64 {
+        entry.last_ns.saturating_add(self.window_ns)
+    }
+
+    fn expire(&self, state: &mut State, now: Timestamp) {
+        while let Some(entry) = state.entries.front().filter(|entry| self.gone_ns(entry) <= now.as_ns()) {
+            state.used -= entry.units;
+            state.entries.pop_front();
+        }
+    }
+}
+
+impl FromQuota for SlidingWindow {
+    fn from_quota(quota: Quota) -> Result<Self, QuotaError> {
+        let (limit, window_ns, used_at_start) = window_of(quota)?;
+        Ok(Self { limit, window_ns, used_at_start, segments: None })
+    }
+
+    fn with_quota(&self, quota: Quota) -> Result<Self, QuotaError> {
+        let next = Self::from_quota(quota)?;
+        match self.segments {
+            Some(segments) => next.segments(segments),
+            None => Ok(next),
+        }
+    }
+}
+
+impl Algorithm for SlidingWindow {
+    type State = State;
+
+    fn start(&self, now: Timestamp, _unix_ns: u64) -> State {
+        let mut state = State { entries: VecDeque::new(), used: 0 };
+        self.force(&mut state, now, self.used_at_start);
+        state
+    }
+
+    fn capacity(&self) -> u64 {
+        self.limit
+    }
+
+    fn ready_at(&self, state: &mut State, now: Timestamp, cost: u64) -> When {
+        self.expire(state, now);
+        if cost > self.limit {
+            return When::Never;
+        }
+        let mut over = (u128::from(state.used) + u128::from(cost)).saturating_sub(u128::from(self.limit));
+        let mut at = now;
+        for entry in &state.entries {
+            if over == 0 {
+                break;
+            }
+            over = over.saturating_sub(u128::from(entry.units));
+            at = Timestamp::from_ns(self.gone_ns(entry));
+        }
+        When::At(at)
+    }
+
+    fn force(&self, state: &mut State, now: Timestamp, cost: u64) {
+        self.expire(state, now);
+        let now_ns = now.as_ns();
+        let units = cost.min(u64::MAX - state.used);
+        if units == 0 {
+            return;
+        }
+        state.used += units;
+        match state.entries.back_mut() {
+            Some(entry) if now_ns.saturating_sub(entry.opened_ns) < self.grain_ns() => {
+                entry.last_ns = now_ns.max(entry.last_ns);
+                entry.units += units;
+            }
+            _ => state.entries.push_back(Entry { opened_ns: now_ns, last_ns: now_ns, units }),
+        }
+    }
+
+    fn give_back(&self, state: &mut State, now: Timestamp, grant: Grant, units: u64) {
+        self.expire(state, now);
+        let at_ns = grant.at.as_ns();
+        let index = state.entries.partition_point(|entry| entry.last_ns < at_ns);
+        let Some(entry) = state.entries.get_mut(index).filter(|entry| entry.opened_ns <= at_ns) else { return };
+        let back = units.min(grant.units).min(entry.units);
+        entry.units -= back;
+        state.used -= back;
+        if entry.units == 0 {
+            state.entries.remove(index);
+        }
+    }
+
+    fn balance(&self, state: &mut State, now: Timestamp) -> Balance {
+        self.expire(state, now);
+        let full = state.entries.back().map_or(now, |entry| Timestamp::from_ns(self.gone_ns(entry)));
+        let debt = state.used.saturating_sub(self.limit);
+        Balance::new(self.limit.saturating_sub(state.used), debt, When::At(full))
+    }
+
+    /// What was admitted stays in the log. A longer window counts what the shorter one had not yet let go.
+    fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {
+        self.expire(state, now);
+        *self = next;
+    }
+}

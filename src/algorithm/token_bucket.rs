@@ -1,0 +1,249 @@
+//! Token bucket by virtual scheduling (GCRA): the whole state is one word.
+
+use super::{Algorithm, Balance, FromQuota, Grant, When};
+use crate::units::{Quota, QuotaError, Timestamp};
+
+/// The state word runs on a circle of 2⁶⁴ ticks. Up to this far ahead of now it is a backlog; further, it is behind
+/// now and the bucket is full.
+const AHEAD_MAX: u64 = 3 << 62;
+/// Largest burst in ticks: leaves room for debt below [`AHEAD_MAX`], and admits one unit in 300 years.
+const BURST_TICKS_MAX: u64 = 5 << 61;
+/// How far the clock may run past the anchor before the word must be brought up to now: what the circle has left.
+const BEHIND_MAX: u64 = (1 << 62) - 1;
+/// Most ticks in a nanosecond. Bounds how often the anchor moves: each quarter millisecond at the very finest.
+const TICKS_PER_NS_MAX: u64 = 1 << 44;
+/// A rate that has no exact ticks is slowed by at most one part in this.
+const RATE_PARTS: u128 = 2_000_000_000;
+
+/// Token bucket: at most `burst` at one instant, refilled continuously at the rate.
+///
+/// **Guarantee.** In every interval of length *d* at most *burst + rate · d* units are admitted, exactly: time is
+/// counted in ticks of which a nanosecond and a unit both hold a whole number. Where no such tick fits (large prime
+/// rates with large bursts) the rate is slowed by at most one part in 2·10⁹.
+///
+/// **Refund.** A refund is worth what was taken less what has been refilled since the grant.
+///
+/// **Debt** is kept up to at least 2⁶¹ ticks (73 years of refill for rates of a whole number of nanoseconds per
+/// unit); more is cut there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenBucket {
+    burst: u64,
+    initial: u64,
+    pub(crate) pace: Pace,
+}
+
+/// What a decision needs: all of it fits one cache line beside the anchor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// Zero: never refilled.
+    pub(crate) ticks_per_ns: u64,
+    pub(crate) ticks_per_unit: u64,
+    pub(crate) burst_ticks: u64,
+}
+
+/// Where on the circle a time stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) at_ns: u64,
+    pub(crate) ticks: u64,
+}
+
+/// Theoretical arrival time on the circle, and the anchor that relates the circle to the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    pub(crate) word: u64,
+    pub(crate) anchor: Place,
+}
+
+/// What one look at the word says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// May go; the word becomes this.
+    Go(u64),
+    /// May go after so many ticks.
+    After(u64),
+    Never,
+    /// The clock has run too far past the anchor: [`Pace::freshen`] first.
+    Stale,
+}
+
+impl Pace {
+    fn new(count: u64, period_ns: u64, burst: u64) -> Result<Self, QuotaError> {
+        if period_ns == 0 {
+            let most = BURST_TICKS_MAX;
+            let pace = Self { ticks_per_ns: 0, ticks_per_unit: 1, burst_ticks: burst };
+            return if burst > most { Err(QuotaError::BurstTooLarge { burst, most }) } else { Ok(pace) };
+        }
+        let (count, period_ns) = crate::units::reduced(count, period_ns);
+        if count <= TICKS_PER_NS_MAX {
+            if let Some(burst_ticks) = burst.checked_mul(period_ns).filter(|ticks| *ticks <= BURST_TICKS_MAX) {
+                return Ok(Self { ticks_per_ns: count, ticks_per_unit: period_ns, burst_ticks });
+            }
+        }
+        // The finest tick for which the burst still fits the circle; the unit rounds up, so the rate rounds down.
+        let (count, period) = (u128::from(count), u128::from(period_ns));
+        let unit_max = u128::from(BURST_TICKS_MAX / burst);
+        let ticks_per_ns = (unit_max * count / period).min(u128::from(TICKS_PER_NS_MAX));
+        let ticks_per_unit = (period * ticks_per_ns).div_ceil(count);
+        let slowed = ticks_per_unit * count - period * ticks_per_ns;
+        if ticks_per_ns == 0 || slowed.saturating_mul(RATE_PARTS) > period * ticks_per_ns {
+            let enough = (RATE_PARTS * count).div_ceil(period).max(1);
+            let most = u128::from(BURST_TICKS_MAX) / (period * enough).div_ceil(count);
+            return Err(QuotaError::BurstTooLarge { burst, most: u64::try_from(most).unwrap_or(u64::MAX) });
+        }
+        let (ticks_per_ns, ticks_per_unit) = (ticks_per_ns as u64, ticks_per_unit as u64);
+        Ok(Self { ticks_per_ns, ticks_per_unit, burst_ticks: burst * ticks_per_unit })
+    }
+
+    /// Where `now` is on the circle, unless that is too far from the anchor.
+    #[inline]
+    fn place(self, anchor: Place, now: Timestamp) -> Option<u64> {
+        let elapsed = now.as_ns().saturating_sub(anchor.at_ns);
+        match elapsed.checked_mul(self.ticks_per_ns) {
+            Some(ticks) if ticks <= BEHIND_MAX => Some(anchor.ticks.wrapping_add(ticks)),
+            _ => None,
+        }
+    }
+
+    /// Ticks that must pass until the bucket is full, given a place the word was last known not to be ahead of in
+    /// error: the distance on the circle says which side of now the word is on.
+    #[inline]
+    fn backlog(word: u64, here: u64) -> u64 {
+        let ahead = word.wrapping_sub(here);
+        if ahead <= AHEAD_MAX { ahead } else { 0 }
+    }
+
+    /// The decision. Pure arithmetic on values that may be torn when read without the lock: it must not panic.
+    #[inline]
+    pub(crate) fn step(self, anchor: Place, word: u64, now: Timestamp, cost: u64) -> Step {
+        let Some(here) = self.place(anchor, now) else { return Step::Stale };
+        let backlog = Self::backlog(word, here);
+        let charge = match cost.checked_mul(self.ticks_per_unit) {
+            Some(charge) if charge <= self.burst_ticks => charge,
+            _ => return Step::Never,
+        };
+        let room = self.burst_ticks - charge;
+        if backlog <= room {
+            Step::Go(here.wrapping_add(backlog).wrapping_add(charge))
+        } else if self.ticks_per_ns == 0 {
+            Step::Never
+        } else {
+            Step::After(backlog - room)
+        }
+    }
+
+    #[inline]
+    pub(crate) fn ns_of(self, ticks: u64) -> u64 {
+        ticks.div_ceil(self.ticks_per_ns.max(1))
+    }
+
+    /// Brings the word up to now and the anchor with it, and says how far the word is ahead.
+    fn freshen(self, state: &mut State, now: Timestamp) -> u64 {
+        let elapsed = u128::from(now.as_ns().saturating_sub(state.anchor.at_ns)) * u128::from(self.ticks_per_ns);
+        // The word was not behind the anchor when the anchor was set, so this distance is the true one.
+        let ahead = u128::from(Self::backlog(state.word, state.anchor.ticks));
+        let backlog = ahead.saturating_sub(elapsed) as u64;
+        let here = state.anchor.ticks.wrapping_add(elapsed as u64);
+        state.anchor = Place { at_ns: now.as_ns().max(state.anchor.at_ns), ticks: here };
+        state.word = here.wrapping_add(backlog);
+        backlog
+    }
+}
+
+impl TokenBucket {
+    fn set_backlog(state: &mut State, backlog: u128) {
+        state.word = state.anchor.ticks.wrapping_add(backlog.min(u128::from(AHEAD_MAX)) as u64);
+    }
+
+    fn when(&self, now: Timestamp, backlog: u64, charge: u128) -> When {
+        let burst = u128::from(self.pace.burst_ticks);
+        match (u128::from(backlog) + charge).saturating_sub(burst) {
+            0 => When::At(now),
+            _ if self.pace.ticks_per_ns == 0 => When::Never,
+            ticks => {
+                let ns = ticks.div_ceil(u128::from(self.pace.ticks_per_ns));
+                When::At(Timestamp::from_ns(now.as_ns().saturating_add(u64::try_from(ns).unwrap_or(u64::MAX))))
+            }
+        }
+    }
+}
+
+impl FromQuota for TokenBucket {
+    fn from_quota(quota: Quota) -> Result<Self, QuotaError> {
+        quota.check()?;
+        let burst = quota.capacity();
+        let pace = Pace::new(quota.count(), quota.period_ns(), burst)?;
+        Ok(Self { burst, initial: quota.initial_units(), pace })
+    }
+
+    fn with_quota(&self, quota: Quota) -> Result<Self, QuotaError> {
+        Self::from_quota(quota)
+    }
+}
+
+impl Algorithm for TokenBucket {
+    type State = State;
+
+    fn start(&self, now: Timestamp, _unix_ns: u64) -> State {
+        let anchor = Place { at_ns: now.as_ns(), ticks: 0 };
+        State { word: (self.burst - self.initial) * self.pace.ticks_per_unit, anchor }
+    }
+
+    fn capacity(&self) -> u64 {
+        self.burst
+    }
+
+    fn ready_at(&self, state: &mut State, now: Timestamp, cost: u64) -> When {
+        let backlog = self.pace.freshen(state, now);
+        if cost > self.burst {
+            return When::Never;
+        }
+        self.when(now, backlog, u128::from(cost) * u128::from(self.pace.ticks_per_unit))
+    }
+
+    fn force(&self, state: &mut State, now: Timestamp, cost: u64) {
+        let backlog = self.pace.freshen(state, now);
+        Self::set_backlog(state, u128::from(backlog) + u128::from(cost) * u128::from(self.pace.ticks_per_unit));
+    }
+
+    /// Worth at most what the grant still holds of the backlog: a tick that has drained since cannot be given back,
+    /// because the next idle moment may have discarded it already.
+    fn give_back(&self, state: &mut State, now: Timestamp, grant: Grant, units: u64) {
+        let backlog = self.pace.freshen(state, now);
+        let unit = u128::from(self.pace.ticks_per_unit);
+        let elapsed = u128::from(now.as_ns().saturating_sub(grant.at.as_ns())) * u128::from(self.pace.ticks_per_ns);
+        let undrained = (u128::from(grant.units) * unit).saturating_sub(elapsed);
+        let credit = (u128::from(units) * unit).min(undrained);
+        Self::set_backlog(state, u128::from(backlog).saturating_sub(credit));
+    }
+
+    fn balance(&self, state: &mut State, now: Timestamp) -> Balance {
+        let backlog = self.pace.freshen(state, now);
+        let Pace { ticks_per_unit, burst_ticks, .. } = self.pace;
+        let remaining = burst_ticks.saturating_sub(backlog) / ticks_per_unit;
+        let debt = backlog.saturating_sub(burst_ticks).div_ceil(ticks_per_unit);
+        Balance::new(remaining, debt, self.when(now, backlog, u128::from(burst_ticks)))
+    }
+
+    fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {
+        let backlog = self.pace.freshen(state, now);
+        // In ticks of the new quota: what was missing from the old burst, plus what the new one adds; rounded up.
+        let (old, new) = (u128::from(self.pace.ticks_per_unit), u128::from(next.pace.ticks_per_unit));
+        // Split so that no product leaves 128 bits: backlog and ticks are below 2⁶⁴.
+        let missing = (u128::from(backlog) * new).div_ceil(old);
+        let missing = missing + u128::from(next.burst) * new;
+        let backlog = missing.saturating_sub(u128::from(self.burst) * new);
+        // The circle never turns back over a change: a word of the old quota must not be met again under the new.
+        let ticks = state.word.wrapping_add(1);
+        state.anchor = Place { at_ns: state.anchor.at_ns, ticks };
+        *self = next;
+        Self::set_backlog(state, backlog);
+    }
+
+    fn ready_behind(&self, state: &State, now: Timestamp, ahead: u64, cost: u64) -> Option<When> {
+        let mut state = *state;
+        let backlog = self.pace.freshen(&mut state, now);
+        let charge = (u128::from(ahead) + u128::from(cost)) * u128::from(self.pace.ticks_per_unit);
+        Some(if cost > self.burst { When::Never } else { self.when(now, backlog, charge) })
+    }
+}

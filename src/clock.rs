@@ -1,0 +1,78 @@
+//! The only place that reads time: what time it is, and being woken at a time.
+
+mod manual;
+mod system;
+#[cfg(feature = "tokio")]
+mod tokio;
+
+pub use manual::{ManualClock, ManualTimer};
+pub use system::{NoTimer, SystemClock};
+#[cfg(feature = "tokio")]
+pub use tokio::{TokioClock, TokioTimer};
+
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::units::Timestamp;
+
+/// The clock limiters use when none is named: tokio's where the `tokio` feature is on, else the system's.
+///
+/// Outside a paused tokio test the two tell the same time.
+#[cfg(feature = "tokio")]
+pub type DefaultClock = TokioClock;
+/// The clock limiters use when none is named: tokio's where the `tokio` feature is on, else the system's.
+#[cfg(not(feature = "tokio"))]
+pub type DefaultClock = SystemClock;
+
+/// Tells the time and makes timers.
+///
+/// A clock should not go backwards. If it does, no limiter admits more for it: a reading before an earlier one counts
+/// as that earlier one, or as less.
+pub trait Clock: Clone + Send + Sync + 'static {
+    /// Wakes at a time.
+    type Timer: Timer;
+
+    /// Now, since the clock's zero.
+    fn now(&self) -> Timestamp;
+
+    /// Nanoseconds from the Unix epoch to the clock's zero.
+    fn unix_ns(&self) -> u64 {
+        0
+    }
+
+    /// A timer that belongs to the place this is called in, for example to the current runtime; `None` if there are
+    /// no timers here.
+    fn timer(&self) -> Option<Self::Timer>;
+
+    /// Blocks the thread until it is unparked or `until` has come. May return early.
+    fn park(&self, until: Option<Timestamp>) {
+        match until {
+            None => std::thread::park(),
+            Some(until) => match until.since(self.now()) {
+                Duration::ZERO => {}
+                wait => std::thread::park_timeout(wait),
+            },
+        }
+    }
+}
+
+/// What became of setting a timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "a timer is set, or too late to set, or gone")]
+pub enum Armed {
+    /// The waker will be woken at the time.
+    Set,
+    /// The time has come already.
+    Due,
+    /// The runtime this timer belongs to is shutting down: it never wakes again.
+    Gone,
+}
+
+/// Wakes at a time, again and again.
+pub trait Timer: Send + 'static {
+    /// Whether this timer belongs to the place this is called in.
+    fn is_here(&self) -> bool;
+
+    /// Wakes `waker` at `at`, in place of whatever was set before.
+    fn arm(&mut self, at: Timestamp, waker: &Waker) -> Armed;
+}

@@ -1,0 +1,71 @@
+use std::convert::Infallible;
+use std::sync::OnceLock;
+use std::task::Waker;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Armed, Clock, Timer};
+use crate::units::Timestamp;
+
+/// The system's monotonic clock, read through the standard library.
+///
+/// It is correct on machines whose processors' counters disagree, because the operating system says which counter to
+/// trust. It has no timers: threads can wait on it (`acquire_blocking`), tasks cannot.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct SystemClock;
+
+/// Zero of the process's clocks, on the monotonic and on the calendar clock.
+struct Zero {
+    instant: Instant,
+    unix_ns: u64,
+}
+
+fn zero() -> &'static Zero {
+    static ZERO: OnceLock<Zero> = OnceLock::new();
+    ZERO.get_or_init(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Zero { instant: Instant::now(), unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) }
+    })
+}
+
+#[inline]
+pub(super) fn timestamp(instant: Instant) -> Timestamp {
+    let since = instant.saturating_duration_since(zero().instant);
+    Timestamp::from_ns(since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos())))
+}
+
+pub(super) fn unix_ns() -> u64 {
+    zero().unix_ns
+}
+
+impl Clock for SystemClock {
+    type Timer = NoTimer;
+
+    #[inline]
+    fn now(&self) -> Timestamp {
+        timestamp(Instant::now())
+    }
+
+    fn unix_ns(&self) -> u64 {
+        unix_ns()
+    }
+
+    fn timer(&self) -> Option<NoTimer> {
+        None
+    }
+}
+
+/// The timer of a clock that has none.
+#[derive(Debug, Clone, Copy)]
+#[allow(clippy::exhaustive_enums, reason = "nothing can be added to nothing")]
+pub struct NoTimer(Infallible);
+
+impl Timer for NoTimer {
+    fn is_here(&self) -> bool {
+        match self.0 {}
+    }
+
+    fn arm(&mut self, _at: Timestamp, _waker: &Waker) -> Armed {
+        match self.0 {}
+    }
+}

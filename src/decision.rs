@@ -1,0 +1,265 @@
+//! What is asked of a limiter, and what it answers.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::units::Cost;
+
+/// What a caller asks for: a cost, and the longest it will wait.
+///
+/// A plain integer converts into an ask of that cost that waits as long as it takes.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::Ask;
+/// let ask = Ask::cost(3).within(Duration::from_millis(200));
+/// assert_eq!(ask.max_wait(), Some(Duration::from_millis(200)));
+/// assert_eq!(Ask::from(3).max_wait(), None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[must_use]
+pub struct Ask {
+    cost: Cost,
+    max_wait: Option<Duration>,
+}
+
+impl Ask {
+    /// One unit, however long it takes.
+    pub const ONE: Self = Self { cost: Cost::ONE, max_wait: None };
+
+    /// `units` units, however long it takes.
+    pub const fn cost(units: u64) -> Self {
+        Self { cost: Cost::new(units), max_wait: None }
+    }
+
+    /// Waits at most `longest`, inclusive. An ask that cannot be met by then is refused at once.
+    /// Zero never waits.
+    pub const fn within(mut self, longest: Duration) -> Self {
+        self.max_wait = Some(longest);
+        self
+    }
+
+    /// The units asked for.
+    #[must_use]
+    pub const fn units(&self) -> Cost {
+        self.cost
+    }
+
+    /// The longest wait, or `None` for as long as it takes.
+    #[must_use]
+    pub const fn max_wait(&self) -> Option<Duration> {
+        self.max_wait
+    }
+}
+
+impl From<u64> for Ask {
+    fn from(units: u64) -> Self {
+        Self::cost(units)
+    }
+}
+
+impl From<Cost> for Ask {
+    fn from(cost: Cost) -> Self {
+        Self::cost(cost.units())
+    }
+}
+
+/// The name of a limit, as a refusal carries it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for Name {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a limit said no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Too little is left now, and the caller would not wait (long enough).
+    Exhausted,
+    /// Waiting in line would help, but the line is full.
+    LineFull,
+    /// The cost is above what can ever go at once: no wait helps.
+    ExceedsCapacity,
+    /// The limiter was closed.
+    Closed,
+    /// The limiter is paused, and the caller would not wait.
+    Paused,
+    /// A newer ask took the place in a full line that serves the newest first.
+    Evicted,
+    /// The limiter keeps as many keys as it may, and this one is new.
+    TooManyKeys,
+    /// The caller would have to wait and there is no timer: no runtime is running here.
+    NoTimer,
+}
+
+impl Reason {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Exhausted => "limit reached",
+            Self::LineFull => "the line is full",
+            Self::ExceedsCapacity => "the cost is above the capacity, no wait helps",
+            Self::Closed => "the limiter is closed",
+            Self::Paused => "the limiter is paused",
+            Self::Evicted => "a newer ask took the place in the line",
+            Self::TooManyKeys => "the limiter keeps as many keys as it may",
+            Self::NoTimer => "waiting needs a timer: wait inside a tokio runtime, or use acquire_blocking",
+        }
+    }
+}
+
+/// A limit said no. Nothing was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    reason: Reason,
+    retry_after: Option<Duration>,
+    by: Option<Name>,
+}
+
+impl Denied {
+    /// A refusal for `reason`, with no wait that would help.
+    #[must_use]
+    pub const fn new(reason: Reason) -> Self {
+        Self { reason, retry_after: None, by: None }
+    }
+
+    /// Says after how long the same ask would pass.
+    #[must_use]
+    pub const fn after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
+    /// Says which limit refused.
+    #[must_use]
+    pub fn by(mut self, name: Option<Name>) -> Self {
+        self.by = name;
+        self
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The smallest wait after which the same ask would pass if nobody else came, rounded up to a nanosecond.
+    ///
+    /// `None` when no wait is known to help: the cost is above the capacity, the limiter is closed, or it waits for
+    /// other callers to finish rather than for time to pass.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// The name of the limit that refused, if it was given one.
+    #[must_use]
+    pub fn limit(&self) -> Option<&Name> {
+        self.by.as_ref()
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.by {
+            write!(f, "{name}: ")?;
+        }
+        f.write_str(self.reason.text())?;
+        if let Some(wait) = self.retry_after {
+            write!(f, ", retry after {wait:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Denied {}
+
+/// Why an acquire gave no permit: the limit said no, or the limiter could not decide.
+///
+/// In process `F` is [`Infallible`], so that `let Error::Denied(denied) = error;` is all there is to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "a limiter says no or cannot say: there is no third answer")]
+pub enum Error<F = Infallible> {
+    /// The limit said no.
+    Denied(Denied),
+    /// The limiter could not decide: its store is down.
+    Fault(F),
+}
+
+impl<F> Error<F> {
+    /// The refusal, unless the limiter failed.
+    #[must_use]
+    pub const fn denied(&self) -> Option<&Denied> {
+        match self {
+            Self::Denied(denied) => Some(denied),
+            Self::Fault(_) => None,
+        }
+    }
+}
+
+impl<F> From<Denied> for Error<F> {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl<F: fmt::Display> fmt::Display for Error<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied(denied) => denied.fmt(f),
+            Self::Fault(fault) => write!(f, "the limiter could not decide: {fault}"),
+        }
+    }
+}
+
+impl<F: std::error::Error + 'static> std::error::Error for Error<F> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Denied(denied) => Some(denied),
+            Self::Fault(fault) => Some(fault),
+        }
+    }
+}
+
+/// What a limiter looks like at one instant. Taking it changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Most units at one instant.
+    pub capacity: u64,
+    /// Whole units that could be spent now, were nobody in line. 100 a minute after 30 asks: 70.
+    pub remaining: u64,
+    /// Units owed by settlements above their estimate, rounded up. While there is a debt nothing remains.
+    pub debt: u64,
+    /// How long until all of the capacity is there again if nobody else comes; `None` if time alone will not do it.
+    pub reset_after: Option<Duration>,
+    /// Asks that wait in line.
+    pub waiting: usize,
+    /// Units they ask for.
+    pub waiting_units: u64,
+}

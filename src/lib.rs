@@ -1,0 +1,22 @@
+#![doc = include_str!("docs/intro.md")]
+#![cfg_attr(docsrs, feature(doc_auto_cfg))]
+#![doc(test(attr(deny(warnings))))]
+
+mod units;
+
+mod decision;
+
+pub mod algorithm;
+
+pub mod clock;
+
+mod sync;
+
+mod limiter;
+
+pub use clock::{Clock, DefaultClock, ManualClock, SystemClock};
+#[cfg(feature = "tokio")]
+pub use clock::TokioClock;
+pub use decision::{Ask, Denied, Error, Name, Reason, Snapshot};
+pub use limiter::*;
+pub use units::{Cost, Quota, QuotaError, QuotaTextError, Timestamp, Window};

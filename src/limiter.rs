@@ -1,0 +1,127 @@
+//! The one trait, the permit, and what every limiter can be put into.
+
+mod and;
+mod boxed;
+mod by;
+mod concurrency;
+mod door;
+mod func;
+#[cfg(feature = "governor")]
+mod governor;
+mod keyed;
+mod line;
+mod rate;
+
+pub use and::{AcquireBoth, And, BothPermits, EitherFault};
+pub use boxed::{BoxAcquire, BoxLimiter, BoxPermit};
+pub use by::{By, KeyOf};
+pub use concurrency::{AcquireSlots, Concurrency, ConcurrencyBuilder, Slots};
+pub use door::{Door, Locked, Stored, Word};
+pub use func::{LimiterFn, limiter_fn};
+#[cfg(feature = "governor")]
+pub use governor::{AcquireGovernor, GovernorPermit};
+pub use keyed::{AcquireKeyed, HashStore, Keyed, Store};
+pub use line::{Line, Order};
+pub use rate::{
+    AcquireRate, FixedWindow, RateBuilder, RateLimiter, RatePermit, SlidingCounter, SlidingWindow, TokenBucket,
+};
+
+use std::future::Future;
+
+use crate::decision::{Ask, Denied, Error};
+use crate::units::Cost;
+
+/// Decides when requests about `K` may go.
+///
+/// A limiter is a cheap handle: clones share one state. A limiter that looks at no key limits every `K`.
+///
+/// What implementers owe, and [`contract`](crate::contract) tests: the future is lazy (nothing happens before its first
+/// poll), owned, and cancel-safe (dropping it leaves the limit as if it had never been asked); a refusal takes
+/// nothing; an ask [`within`](Ask::within) zero never waits.
+///
+/// Implement it with [`limiter_fn`] if you prefer `async`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not limit `{K}`",
+    label = "not a limiter of `{K}`",
+    note = "a limiter of keys becomes a limiter of requests with `.by(|request| key)`",
+    note = "a quota becomes a limiter with `TokenBucket::new(quota)?`, and its keyed form with `.keyed()`"
+)]
+pub trait Limiter<K: ?Sized = ()> {
+    /// Proof that one may act.
+    type Permit: Permit;
+    /// What can go wrong besides refusal. [`Infallible`](std::convert::Infallible) in process.
+    type Fault;
+    /// The wait, owned and named.
+    type Acquire: Future<Output = Result<Self::Permit, Error<Self::Fault>>>;
+
+    /// Waits for a permit about `key`. Nothing is taken before the first poll; the longest wait of the ask is counted
+    /// from the call.
+    fn acquire(&self, key: &K, ask: Ask) -> Self::Acquire;
+
+    /// Whether a permit holds something others wait for until it is dropped, as slots are held. Compositions take
+    /// such permits last.
+    fn holds(&self) -> bool {
+        false
+    }
+}
+
+/// A limiter that can also answer on the spot, without a runtime.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot decide about `{K}` on the spot",
+    note = "shedding needs a limiter in process; a remote one can only be awaited"
+)]
+pub trait TryLimiter<K: ?Sized = ()>: Limiter<K> {
+    /// Takes a permit about `key` if it may be had now. Never passes those who wait.
+    ///
+    /// # Errors
+    /// Which limit said no, and the smallest wait after which the same ask would pass.
+    fn try_acquire(&self, key: &K, cost: Cost) -> Result<Self::Permit, Denied>;
+}
+
+/// Proof that one may act. Dropped, the work happened: the charge of a rate stands, the slot of a concurrency limit is
+/// free again.
+#[must_use = "a permit stands for the work done under it: hold it until the work is done"]
+pub trait Permit {
+    /// The units it was granted for.
+    fn cost(&self) -> Cost;
+
+    /// Replaces the estimate by the real cost. More than estimated becomes a debt that later asks wait for; less is
+    /// given back, as much as idle time has not restored already.
+    fn settle(self, actual: Cost)
+    where
+        Self: Sized;
+
+    /// The work never happened: settles at zero.
+    fn refund(self)
+    where
+        Self: Sized,
+    {
+        self.settle(Cost::ZERO);
+    }
+}
+
+/// What every limiter can be put into. Import it to use its methods.
+pub trait LimiterExt: Sized {
+    /// Both limits, all or nothing: neither is spent when the other refuses.
+    fn and<B>(self, other: B) -> And<Self, B> {
+        And::new(self, other)
+    }
+
+    /// A limiter of requests from this limiter of keys: `key` says which key a request is about.
+    fn by<F>(self, key: F) -> By<Self, F> {
+        By::new(self, key)
+    }
+
+    /// The limiter behind one type, whatever it is made of. The only box, and only when asked for.
+    fn boxed<K: ?Sized>(self) -> BoxLimiter<K, Self::Fault>
+    where
+        Self: Limiter<K> + Send + Sync + 'static,
+        Self::Permit: Send + 'static,
+        Self::Acquire: Send + 'static,
+        Self::Fault: 'static,
+    {
+        BoxLimiter::new(self)
+    }
+}
+
+impl<T> LimiterExt for T {}

@@ -1,0 +1,130 @@
+//! The limiter behind one type: the only `dyn`, and the only box.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::{Limiter, Permit};
+use crate::decision::{Ask, Error};
+use crate::units::Cost;
+
+/// Any limiter of `K` behind one type. Made by [`boxed`](super::LimiterExt::boxed); costs two allocations an ask.
+pub struct BoxLimiter<K: ?Sized = (), F = Infallible> {
+    limiter: Arc<dyn AnyLimiter<K, F> + Send + Sync>,
+}
+
+impl<K: ?Sized, F: 'static> BoxLimiter<K, F> {
+    pub(super) fn new<L>(limiter: L) -> Self
+    where
+        L: Limiter<K, Fault = F> + Send + Sync + 'static,
+        L::Permit: Send + 'static,
+        L::Acquire: Send + 'static,
+    {
+        Self { limiter: Arc::new(limiter) }
+    }
+}
+
+impl<K: ?Sized, F> Clone for BoxLimiter<K, F> {
+    fn clone(&self) -> Self {
+        Self { limiter: Arc::clone(&self.limiter) }
+    }
+}
+
+impl<K: ?Sized, F> fmt::Debug for BoxLimiter<K, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxLimiter").finish_non_exhaustive()
+    }
+}
+
+impl<K: ?Sized, F> Limiter<K> for BoxLimiter<K, F> {
+    type Permit = BoxPermit;
+    type Fault = F;
+    type Acquire = BoxAcquire<F>;
+
+    fn acquire(&self, key: &K, ask: Ask) -> BoxAcquire<F> {
+        self.limiter.acquire_any(key, ask)
+    }
+
+    fn holds(&self) -> bool {
+        self.limiter.holds_any()
+    }
+}
+
+trait AnyLimiter<K: ?Sized, F> {
+    fn acquire_any(&self, key: &K, ask: Ask) -> BoxAcquire<F>;
+    fn holds_any(&self) -> bool;
+}
+
+impl<K: ?Sized, L> AnyLimiter<K, L::Fault> for L
+where
+    L: Limiter<K>,
+    L::Permit: Send + 'static,
+    L::Acquire: Send + 'static,
+{
+    fn acquire_any(&self, key: &K, ask: Ask) -> BoxAcquire<L::Fault> {
+        let acquire = self.acquire(key, ask);
+        BoxAcquire { acquire: Box::pin(async move { acquire.await.map(|permit| BoxPermit(Box::new(permit))) }) }
+    }
+
+    fn holds_any(&self) -> bool {
+        self.holds()
+    }
+}
+
+/// The wait of a [`BoxLimiter`].
+#[must_use = "futures do nothing unless polled"]
+pub struct BoxAcquire<F = Infallible> {
+    acquire: Pin<Box<dyn Future<Output = Result<BoxPermit, Error<F>>> + Send>>,
+}
+
+impl<F> Future for BoxAcquire<F> {
+    type Output = Result<BoxPermit, Error<F>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.acquire.as_mut().poll(cx)
+    }
+}
+
+impl<F> fmt::Debug for BoxAcquire<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxAcquire").finish_non_exhaustive()
+    }
+}
+
+/// A permit of whatever kind.
+#[must_use = "a permit stands for the work done under it: hold it until the work is done"]
+pub struct BoxPermit(Box<dyn AnyPermit + Send>);
+
+trait AnyPermit {
+    fn cost(&self) -> Cost;
+    fn settle(self: Box<Self>, actual: Cost);
+}
+
+impl<P: Permit> AnyPermit for P {
+    fn cost(&self) -> Cost {
+        Permit::cost(self)
+    }
+
+    fn settle(self: Box<Self>, actual: Cost) {
+        Permit::settle(*self, actual);
+    }
+}
+
+impl Permit for BoxPermit {
+    fn cost(&self) -> Cost {
+        self.0.cost()
+    }
+
+    fn settle(self, actual: Cost) {
+        self.0.settle(actual);
+    }
+}
+
+impl fmt::Debug for BoxPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BoxPermit").field(&self.0.cost()).finish()
+    }
+}

@@ -1,0 +1,243 @@
+//! A limit on how much may be in progress at once.
+
+mod gate;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::line::{Acquire, Core};
+use super::{Limiter, Line, Permit, TryLimiter};
+use crate::algorithm::Grant;
+use crate::clock::{Clock, DefaultClock};
+use crate::decision::{Ask, Denied, Error, Name, Snapshot};
+use crate::units::Cost;
+use gate::SlotGate;
+
+/// A limit on how much may be in progress at once: weighted, first come, first served, resizable while in use,
+/// closable. A cheap handle: clones share one limit.
+///
+/// **At the limit** [`acquire`](Concurrency::acquire) waits in line for others to finish;
+/// [`try_acquire`](Concurrency::try_acquire) refuses. A permit holds its slots until it is dropped.
+///
+/// ```
+/// use tollgate::Concurrency;
+/// let slots = Concurrency::new(2);
+/// let (one, two) = (slots.try_acquire(1)?, slots.try_acquire(1)?);
+/// assert!(slots.try_acquire(1).is_err());
+/// drop(one);
+/// assert!(slots.try_acquire(1).is_ok());
+/// # drop(two);
+/// # Ok::<(), tollgate::Denied>(())
+/// ```
+pub struct Concurrency<C: Clock = DefaultClock> {
+    core: Arc<Core<SlotGate, C>>,
+}
+
+impl Concurrency {
+    /// A limit of `slots`, at most 2⁶² (more is that). Zero admits nobody until it is resized.
+    #[must_use]
+    pub fn new(slots: u64) -> Self {
+        Self::builder(slots).build()
+    }
+
+    /// A limit of `slots` with options.
+    pub fn builder(slots: u64) -> ConcurrencyBuilder {
+        ConcurrencyBuilder { slots, clock: DefaultClock::default(), line: Line::new(), name: None }
+    }
+}
+
+/// Options of a concurrency limit.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct ConcurrencyBuilder<C = DefaultClock> {
+    slots: u64,
+    clock: C,
+    line: Line,
+    name: Option<Name>,
+}
+
+impl<C: Clock> ConcurrencyBuilder<C> {
+    /// Tells the longest wait of an ask by `clock`.
+    pub fn clock<D: Clock>(self, clock: D) -> ConcurrencyBuilder<D> {
+        let Self { slots, clock: _, line, name } = self;
+        ConcurrencyBuilder { slots, clock, line, name }
+    }
+
+    /// Sets how long the line may grow and in which order it is served.
+    pub fn line(mut self, line: Line) -> Self {
+        self.line = line;
+        self
+    }
+
+    /// Names the limit, for refusals to carry.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The limit.
+    pub fn build(self) -> Concurrency<C> {
+        let gate = SlotGate::new(self.slots);
+        Concurrency { core: Arc::new(Core::new(gate, self.line, self.name, self.clock)) }
+    }
+}
+
+impl<C: Clock> Concurrency<C> {
+    /// Waits in line for slots.
+    ///
+    /// # Cancel safety
+    /// Nothing happens before the first poll. Dropped while it waits it leaves the line, and those behind move up;
+    /// slots granted but not yet delivered go back.
+    ///
+    /// # Errors
+    /// [`Denied`]: more slots than there are; not within the longest wait; the line is full; the limit is closed; or a
+    /// longest wait was given and there is no timer to wait by.
+    ///
+    /// # Panics
+    /// The future panics when polled again after it has answered.
+    pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireSlots<C> {
+        AcquireSlots { acquire: Acquire::new(Arc::clone(&self.core), ask.into()) }
+    }
+
+    /// Waits in line as a thread: no runtime is needed. Do not call it from a task.
+    ///
+    /// # Errors
+    /// As [`acquire`](Concurrency::acquire).
+    pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<Slots<C>, Denied> {
+        let grant = Acquire::new(Arc::clone(&self.core), ask.into()).block()?;
+        Ok(Slots { core: Arc::clone(&self.core), grant })
+    }
+
+    /// Takes slots if they are free now. Needs no runtime, and no lock while nobody waits.
+    ///
+    /// # Errors
+    /// Why not. There is no time after which it would surely pass: others must finish.
+    #[inline]
+    pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<Slots<C>, Denied> {
+        let grant = self.core.take(cost.into().units())?;
+        Ok(Slots { core: Arc::clone(&self.core), grant })
+    }
+
+    /// Slots free, slots in all, and who waits, at this instant.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.core.snapshot()
+    }
+
+    /// The name refusals carry.
+    #[must_use]
+    pub fn name(&self) -> Option<&Name> {
+        self.core.name()
+    }
+
+    /// Changes the number of slots, in use or not. Fewer take effect as slots come back: none is taken from who holds
+    /// it. Asks in line for more than there are now are refused.
+    pub fn resize(&self, slots: u64) {
+        self.core.change(|gate, _| gate.resize(slots));
+    }
+
+    /// Lets nobody in until [`resume`](Concurrency::resume).
+    pub fn pause(&self) {
+        self.core.pause(true);
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.core.pause(false);
+    }
+
+    /// Closes for good: those who wait and all who come are refused as closed. Slots out stay valid.
+    pub fn close(&self) {
+        self.core.close();
+    }
+}
+
+impl<C: Clock> Clone for Concurrency<C> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<C: Clock> fmt::Debug for Concurrency<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.core.fmt(f)
+    }
+}
+
+impl<K: ?Sized, C: Clock> Limiter<K> for Concurrency<C> {
+    type Permit = Slots<C>;
+    type Fault = Infallible;
+    type Acquire = AcquireSlots<C>;
+
+    #[inline]
+    fn acquire(&self, _key: &K, ask: Ask) -> Self::Acquire {
+        Self::acquire(self, ask)
+    }
+
+    fn holds(&self) -> bool {
+        true
+    }
+}
+
+impl<K: ?Sized, C: Clock> TryLimiter<K> for Concurrency<C> {
+    #[inline]
+    fn try_acquire(&self, _key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
+        Self::try_acquire(self, cost)
+    }
+}
+
+/// The wait for [`Slots`]. Cancel-safe: see [`Concurrency::acquire`].
+#[must_use = "futures do nothing unless polled"]
+pub struct AcquireSlots<C: Clock = DefaultClock> {
+    acquire: Acquire<SlotGate, C>,
+}
+
+impl<C: Clock> Future for AcquireSlots<C> {
+    type Output = Result<Slots<C>, Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.acquire).poll(cx).map(|heard| match heard {
+            Ok(grant) => Ok(Slots { core: Arc::clone(self.acquire.core()), grant }),
+            Err(denied) => Err(Error::Denied(denied)),
+        })
+    }
+}
+
+impl<C: Clock> fmt::Debug for AcquireSlots<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.acquire.fmt(f)
+    }
+}
+
+/// Slots of a [`Concurrency`] limit, free again when dropped. Settling and refunding them is dropping them: what is in
+/// progress has no cost beyond its time.
+#[must_use = "slots are free again as soon as this is dropped: hold it until the work is done"]
+pub struct Slots<C: Clock = DefaultClock> {
+    core: Arc<Core<SlotGate, C>>,
+    grant: Grant,
+}
+
+impl<C: Clock> Permit for Slots<C> {
+    fn cost(&self) -> Cost {
+        Cost::new(self.grant.units)
+    }
+
+    fn settle(self, _actual: Cost) {}
+}
+
+impl<C: Clock> Drop for Slots<C> {
+    fn drop(&mut self) {
+        self.core.release(self.grant);
+    }
+}
+
+impl<C: Clock> fmt::Debug for Slots<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slots").field("units", &self.grant.units).finish_non_exhaustive()
+    }
+}

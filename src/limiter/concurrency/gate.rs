@@ -1,0 +1,133 @@
+use crate::algorithm::{Balance, Grant, When};
+use crate::limiter::door::{Glance, Sealed};
+use crate::limiter::line::{Gate, Later};
+use crate::sync::{AtomicU64, Ordering};
+use crate::units::Timestamp;
+
+/// Keeps every sum of slots within a signed word.
+const SLOTS_MAX: u64 = 1 << 62;
+
+/// Slots that are free: fewer than none after a resize to fewer than are in use.
+pub(in crate::limiter) struct SlotGate {
+    slots: i64,
+    free: i64,
+}
+
+/// The word that says the count is behind the lock.
+const HELD: u64 = i64::MIN as u64;
+
+/// Free slots in one atomic word, as a signed number; `HELD` while somebody waits. How many there are in all is not
+/// needed to decide, so a resize leaves nothing stale to decide by.
+#[derive(Debug)]
+pub(crate) struct FreeSlots(AtomicU64);
+
+impl FreeSlots {
+    #[inline]
+    fn update(&self, next: impl Fn(i64) -> Option<i64>) -> bool {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            if word == HELD {
+                return false;
+            }
+            let Some(free) = next(word as i64) else { return false };
+            // Acquire and release: what was done under a slot happens before what is done under it next.
+            match self.0.compare_exchange_weak(word, free as u64, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+    }
+}
+
+impl SlotGate {
+    pub(super) fn new(slots: u64) -> Self {
+        let slots = slots.min(SLOTS_MAX) as i64;
+        Self { slots, free: slots }
+    }
+
+    pub(super) fn resize(&mut self, slots: u64) {
+        let slots = slots.min(SLOTS_MAX) as i64;
+        self.free += slots - self.slots;
+        self.slots = slots;
+    }
+
+    fn fits(&self, units: u64) -> bool {
+        i64::try_from(units).is_ok_and(|units| units <= self.free)
+    }
+}
+
+impl Gate for SlotGate {
+    type Door = FreeSlots;
+    type Plan = ();
+    const TIMED: bool = false;
+
+    fn build_door(_: Sealed) -> FreeSlots {
+        FreeSlots(AtomicU64::new(HELD))
+    }
+
+    #[inline]
+    fn look(door: &FreeSlots, _now: Timestamp, units: u64) -> Glance {
+        let took = door.update(|free| {
+            let units = i64::try_from(units).ok()?;
+            (units <= free).then_some(free - units)
+        });
+        if took { Glance::Go } else { Glance::Shut }
+    }
+
+    #[inline]
+    fn put_back(door: &FreeSlots, units: u64) -> bool {
+        door.update(|free| Some(free + units as i64))
+    }
+
+    fn shut(&mut self, door: &FreeSlots) {
+        self.free = door.0.swap(HELD, Ordering::AcqRel) as i64;
+    }
+
+    fn open(&mut self, door: &FreeSlots) {
+        door.0.store(self.free as u64, Ordering::Release);
+    }
+
+    fn capacity(&self) -> u64 {
+        self.slots as u64
+    }
+
+    fn lends(&self) -> bool {
+        false
+    }
+
+    fn take(&mut self, _now: Timestamp, units: u64) -> Result<(), Later> {
+        if !self.fits(units) {
+            return Err(Later::Release);
+        }
+        self.free -= units as i64;
+        Ok(())
+    }
+
+    fn behind(&mut self, now: Timestamp, ahead: u64, _each: &mut dyn Iterator<Item = u64>, units: u64) -> Later {
+        if ahead == 0 && self.fits(units) { Later::At(now) } else { Later::Release }
+    }
+
+    fn joined(&mut self, _now: Timestamp, _units: u64) {}
+
+    fn left(&mut self) {}
+
+    fn charge(&mut self, _now: Timestamp, _units: u64) {}
+
+    fn give_back(&mut self, _now: Timestamp, _grant: Grant, units: u64) {
+        self.free += units as i64;
+    }
+
+    fn balance(&mut self, now: Timestamp) -> Balance {
+        let remaining = u64::try_from(self.free).unwrap_or(0);
+        let over = u64::try_from(-self.free).unwrap_or(0);
+        Balance::new(remaining, over, if self.free == self.slots { When::At(now) } else { When::Never })
+    }
+
+    fn plan(&self) -> Option<()> {
+        None
+    }
+
+    fn plan_next(&self, _plan: &mut (), _now: Timestamp, _units: u64, _deadline: Timestamp) -> Option<Timestamp> {
+        None
+    }
+}

@@ -1,0 +1,100 @@
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+
+/// Where the states of keys live: the seam between a keyed limiter and its map.
+pub trait Store<K, V>: Send + 'static {
+    /// The value of `key`, made if there is none. `None` when it is new, no value is idle and no more fit.
+    ///
+    /// May drop values that are `idle`, a bounded number a call.
+    fn get_or_make<Q>(&mut self, key: &Q, make: impl FnOnce() -> V, idle: impl Fn(&V) -> bool) -> Option<V>
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>;
+
+    /// Calls `visit` with each value.
+    fn for_each(&self, visit: impl FnMut(&V));
+
+    /// The number of keys.
+    fn len(&self) -> usize;
+
+    /// Whether there is no key.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How many keys a newcomer looks at to find idle ones: two for each that comes keep up with any flood of keys that
+/// become idle; at the cap it may look a little further.
+const LOOKS: usize = 2;
+const LOOKS_AT_CAP: usize = 64;
+
+/// A hash map with a hard cap. The standard library's keyed hash keeps hostile keys from colliding.
+pub struct HashStore<K, V> {
+    map: HashMap<K, V>,
+    /// The keys in no order, walked round and round in search of idle ones.
+    ring: Vec<K>,
+    hand: usize,
+    cap: usize,
+}
+
+impl<K, V> HashStore<K, V> {
+    pub(super) fn new(cap: usize) -> Self {
+        Self { map: HashMap::new(), ring: Vec::new(), hand: 0, cap }
+    }
+}
+
+impl<K: Hash + Eq, V> HashStore<K, V> {
+    fn sweep(&mut self, idle: impl Fn(&V) -> bool) {
+        let looks = if self.map.len() < self.cap { LOOKS } else { LOOKS_AT_CAP };
+        for _ in 0..looks.min(self.ring.len()) {
+            self.hand %= self.ring.len().max(1);
+            let Some(key) = self.ring.get(self.hand) else { return };
+            if self.map.get(key).is_some_and(&idle) {
+                self.map.remove(key);
+                self.ring.swap_remove(self.hand);
+            } else {
+                self.hand += 1;
+            }
+        }
+    }
+}
+
+impl<K, V> Store<K, V> for HashStore<K, V>
+where
+    K: Hash + Eq + Clone + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    fn get_or_make<Q>(&mut self, key: &Q, make: impl FnOnce() -> V, idle: impl Fn(&V) -> bool) -> Option<V>
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
+        if let Some(value) = self.map.get(key) {
+            return Some(value.clone());
+        }
+        self.sweep(idle);
+        if self.map.len() >= self.cap {
+            return None;
+        }
+        let (key, value) = (key.to_owned(), make());
+        self.ring.push(key.clone());
+        self.map.insert(key, value.clone());
+        Some(value)
+    }
+
+    fn for_each(&self, visit: impl FnMut(&V)) {
+        self.map.values().for_each(visit);
+    }
+
+    fn len(&self) -> usize {
+        self.map.len()
+    }
+}
+
+impl<K, V> fmt::Debug for HashStore<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HashStore").field("keys", &self.map.len()).field("cap", &self.cap).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,115 @@
+//! The future of an ask.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use super::core::Core;
+use super::gate::Gate;
+use super::queue::Ticket;
+use crate::algorithm::Grant;
+use crate::clock::Clock;
+use crate::decision::{Ask, Denied};
+use crate::units::Timestamp;
+
+/// Waits for a grant. Dropped, it leaves the line; a grant it was not told of goes back.
+pub(crate) struct Acquire<G: Gate, C: Clock> {
+    core: Arc<Core<G, C>>,
+    ask: Ask,
+    /// Until when it will wait, counted from the call; `None`: for as long as it takes.
+    deadline: Option<Timestamp>,
+    stage: Stage,
+}
+
+enum Stage {
+    Fresh,
+    Queued(Ticket),
+    Done,
+}
+
+impl<G: Gate, C: Clock> Acquire<G, C> {
+    #[inline]
+    pub(crate) fn new(core: Arc<Core<G, C>>, ask: Ask) -> Self {
+        let deadline = match ask.max_wait() {
+            None => None,
+            Some(Duration::ZERO) => Some(Timestamp::ZERO),
+            Some(wait) => Some(core.clock().now().after(wait)).filter(|at| *at < Timestamp::MAX),
+        };
+        Self { core, ask, deadline, stage: Stage::Fresh }
+    }
+
+    pub(crate) const fn core(&self) -> &Arc<Core<G, C>> {
+        &self.core
+    }
+
+    /// Waits as a thread.
+    pub(crate) fn block(mut self) -> Result<Grant, Denied> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        loop {
+            match self.step(&waker, true) {
+                Poll::Ready(heard) => return heard,
+                Poll::Pending => {
+                    if let Stage::Queued(ticket) = self.stage {
+                        self.core.park(ticket);
+                    }
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<Grant, Denied>> {
+        let heard = match self.stage {
+            Stage::Fresh => match self.core.enter(self.ask.units().units(), self.deadline, waker, is_thread) {
+                Ok(heard) => Some(heard),
+                Err(ticket) => {
+                    self.stage = Stage::Queued(ticket);
+                    None
+                }
+            },
+            Stage::Queued(ticket) => self.core.hear(ticket, self.ask.units().units(), waker),
+            Stage::Done => panic!("an acquire was polled after it had given its answer"),
+        };
+        match heard {
+            Some(heard) => {
+                self.stage = Stage::Done;
+                Poll::Ready(heard)
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<G: Gate, C: Clock> Future for Acquire<G, C> {
+    type Output = Result<Grant, Denied>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.step(cx.waker(), false)
+    }
+}
+
+impl<G: Gate, C: Clock> Drop for Acquire<G, C> {
+    fn drop(&mut self) {
+        if let Stage::Queued(ticket) = self.stage {
+            self.core.leave(ticket);
+        }
+    }
+}
+
+impl<G: Gate, C: Clock> fmt::Debug for Acquire<G, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acquire").field("ask", &self.ask).finish_non_exhaustive()
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

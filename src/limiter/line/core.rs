@@ -1,0 +1,285 @@
+//! The lock, the timers, and moving the line on.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use super::Line;
+use super::gate::Gate;
+use super::inner::{Entry, Inner};
+use super::queue::{Answer, Ticket, Waiter};
+use crate::algorithm::Grant;
+use crate::clock::Clock;
+use crate::decision::{Denied, Name, Reason, Snapshot};
+use crate::limiter::door::{Glance, Sealed};
+use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::units::Timestamp;
+
+/// A limit: its gate, its line, its clock. Handles share one in an [`Arc`].
+pub(crate) struct Core<G: Gate, C: Clock> {
+    door: G::Door,
+    clock: C,
+    name: Option<Name>,
+    line: Line,
+    inner: Mutex<Inner<G, C::Timer>>,
+    /// Calls to move the line that have not been answered. Whoever raises it from zero moves the line; the others
+    /// leave it to that one, which also makes it safe to be called from inside of setting a timer.
+    calls: AtomicUsize,
+}
+
+impl<G: Gate, C: Clock> Core<G, C> {
+    pub(crate) fn new(gate: G, line: Line, name: Option<Name>, clock: C) -> Self {
+        let inner = Inner::new(gate, line, name.clone(), clock.now());
+        let core = Self {
+            door: G::build_door(Sealed(())),
+            clock,
+            name,
+            line,
+            inner: Mutex::new(inner),
+            calls: AtomicUsize::new(0),
+        };
+        core.with(|_, _| ());
+        core
+    }
+
+    pub(crate) const fn clock(&self) -> &C {
+        &self.clock
+    }
+
+    /// Does something under the lock: the state is in the gate while it does, and behind the door again after it if
+    /// nobody waits.
+    fn with<R>(&self, act: impl FnOnce(&mut Inner<G, C::Timer>, Timestamp) -> R) -> R {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        if inner.door_open {
+            inner.gate.shut(&self.door);
+            inner.door_open = false;
+        }
+        let now = self.clock.now().max(inner.latest);
+        inner.latest = now;
+        let answer = act(inner, now);
+        if inner.may_open() {
+            inner.gate.open(&self.door);
+            inner.door_open = true;
+        }
+        answer
+    }
+
+    /// Looks at the gate alone.
+    pub(crate) fn with_gate<R>(&self, act: impl FnOnce(&mut G, Timestamp) -> R) -> R {
+        self.with(|inner, now| act(&mut inner.gate, now))
+    }
+
+    /// Takes `units` if they may be had now. Lock-free while nobody waits, where the gate has a door for it.
+    #[inline]
+    pub(crate) fn take(&self, units: u64) -> Result<Grant, Denied> {
+        if units > 0 {
+            let now = self.clock.now();
+            match G::look(&self.door, now, units) {
+                Glance::Go => return Ok(Grant::new(now, units)),
+                Glance::At(at) => return Err(self.exhausted(now, at)),
+                Glance::Shut => {}
+            }
+        }
+        self.with(|inner, now| inner.take_or_tell(now, units).map(|()| Grant::new(now, units)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn exhausted(&self, now: Timestamp, at: Timestamp) -> Denied {
+        Denied::new(Reason::Exhausted).after(Some(at.since(now))).by(self.name.clone())
+    }
+
+    pub(crate) const fn line(&self) -> Line {
+        self.line
+    }
+
+    pub(crate) const fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
+    pub(crate) fn ready_in(&self, units: u64) -> Result<std::time::Duration, Denied> {
+        self.with(|inner, now| inner.ready_in(now, units))
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.with(Inner::snapshot)
+    }
+}
+
+impl<G: Gate, C: Clock> Core<G, C> {
+    /// The first poll of an ask.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        units: u64,
+        deadline: Option<Timestamp>,
+        waker: &Waker,
+        is_thread: bool,
+    ) -> Result<Heard, Ticket> {
+        if units > 0 {
+            let now = self.clock.now();
+            if G::look(&self.door, now, units) == Glance::Go {
+                return Ok(Ok(Grant::new(now, units)));
+            }
+        }
+        let mut wakes = Vec::new();
+        let (entry, now) = self.with(|inner, now| {
+            let waiter = Waiter::new(units, deadline, waker.clone(), is_thread);
+            (inner.enter(now, waiter, &self.clock, &mut wakes), now)
+        });
+        wake_all(wakes);
+        match entry {
+            Entry::Granted => Ok(Ok(Grant::new(now, units))),
+            Entry::Denied(denied) => Ok(Err(denied)),
+            Entry::Queued { ticket, must_drive } => {
+                if must_drive {
+                    self.drive();
+                }
+                Err(ticket)
+            }
+        }
+    }
+
+    /// A later poll of an ask that waits.
+    pub(super) fn hear(self: &Arc<Self>, ticket: Ticket, units: u64, waker: &Waker) -> Option<Heard> {
+        // Not through `with`: the door is shut while the ask waits, and an answered one changes nothing by listening.
+        let mut inner = self.inner.lock();
+        match inner.hear(ticket, waker) {
+            Some(Answer::Granted(at)) => Some(Ok(Grant::new(at, units))),
+            Some(Answer::Denied(denied)) => Some(Err(denied)),
+            None => {
+                // The task may have moved to another runtime since it joined the line.
+                let new_timer = G::TIMED && inner.make_timer(&self.clock) == Some(true);
+                drop(inner);
+                if new_timer {
+                    self.drive();
+                }
+                None
+            }
+        }
+    }
+
+    /// An ask that is given up, or whose answer nobody hears.
+    pub(super) fn leave(self: &Arc<Self>, ticket: Ticket) {
+        let waiter = self.with(|inner, now| inner.leave(now, ticket));
+        drop(waiter);
+        self.drive();
+    }
+
+    /// Sleeps as the thread behind `ticket`, then moves the line.
+    pub(super) fn park(self: &Arc<Self>, ticket: Ticket) {
+        let until = self.inner.lock().sleep_until(ticket);
+        self.clock.park(until);
+        self.drive();
+    }
+
+    /// Gives back what `grant` holds. Lock-free while nobody waits, where the gate has a door for it.
+    pub(crate) fn release(self: &Arc<Self>, grant: Grant) {
+        if grant.units > 0 && !G::put_back(&self.door, grant.units) {
+            self.change(|gate, now| gate.give_back(now, grant, grant.units));
+        }
+    }
+
+    pub(crate) fn settle(self: &Arc<Self>, grant: Grant, actual: u64) {
+        if actual == grant.units {
+            return;
+        }
+        self.change(|gate, now| match actual.checked_sub(grant.units) {
+            Some(more) => gate.charge(now, more),
+            None => gate.give_back(now, grant, grant.units - actual),
+        });
+    }
+
+    /// Changes the gate and lets those who wait see it.
+    pub(crate) fn change<R>(self: &Arc<Self>, act: impl FnOnce(&mut G, Timestamp) -> R) -> R {
+        let mut wakes = Vec::new();
+        let (answer, waited) = self.with(|inner, now| {
+            let answer = act(&mut inner.gate, now);
+            inner.recheck(now, &mut wakes);
+            (answer, !inner.queue.is_empty())
+        });
+        wake_all(wakes);
+        if waited {
+            self.drive();
+        }
+        answer
+    }
+
+    pub(crate) fn close(self: &Arc<Self>) {
+        let mut wakes = Vec::new();
+        self.with(|inner, _| inner.close(&mut wakes));
+        wake_all(wakes);
+        self.drive();
+    }
+
+    pub(crate) fn pause(self: &Arc<Self>, paused: bool) {
+        let mut wakes = Vec::new();
+        self.with(|inner, now| {
+            inner.paused = paused;
+            inner.recheck(now, &mut wakes);
+        });
+        wake_all(wakes);
+        self.drive();
+    }
+
+    /// Moves the line on: admits and wakes whoever may go, and sets the timers for the next.
+    pub(crate) fn drive(self: &Arc<Self>) {
+        // AcqRel: whoever leaves the work to us has made its change under the lock before, and we see its call.
+        if self.calls.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        // A waker that panics must not leave the line without anyone to move it.
+        let moving = Moving(&self.calls);
+        let mut answered = 1;
+        loop {
+            if self.advance() {
+                continue;
+            }
+            match self.calls.compare_exchange(answered, 0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(calls) => answered = calls,
+            }
+        }
+        std::mem::forget(moving);
+    }
+
+    /// One turn. Whether another is due already.
+    fn advance(self: &Arc<Self>) -> bool {
+        let mut wakes = Vec::new();
+        let due = self.with(|inner, now| inner.admit(now, &mut wakes) || inner.arm(|| Waker::from(Arc::clone(self))));
+        wake_all(wakes);
+        due
+    }
+}
+
+/// What an ask is answered.
+pub(super) type Heard = Result<Grant, Denied>;
+
+struct Moving<'a>(&'a AtomicUsize);
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+fn wake_all(wakes: Vec<Waker>) {
+    wakes.into_iter().for_each(Waker::wake);
+}
+
+/// A timer fired.
+impl<G: Gate, C: Clock> Wake for Core<G, C> {
+    fn wake(self: Arc<Self>) {
+        self.drive();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.drive();
+    }
+}
+
+impl<G: Gate, C: Clock> fmt::Debug for Core<G, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limit").field("name", &self.name()).field("now", &self.snapshot()).finish()
+    }
+}

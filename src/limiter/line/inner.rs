@@ -1,0 +1,378 @@
+//! What happens under the lock. Nothing here wakes, sleeps or reads a clock.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::gate::{Gate, Later};
+use super::queue::{Answer, Queue, Ticket, Waiter};
+use super::{Line, Order};
+use crate::algorithm::{Grant, When};
+use crate::clock::{Armed, Clock, Timer};
+use crate::decision::{Denied, Name, Reason, Snapshot};
+use crate::units::Timestamp;
+
+/// How many are woken with one hold of the lock.
+const BATCH: usize = 128;
+
+pub(super) struct Inner<G, T> {
+    pub(super) gate: G,
+    pub(super) line: Line,
+    pub(super) name: Option<Name>,
+    pub(super) queue: Queue,
+    pub(super) door_open: bool,
+    pub(super) closed: bool,
+    pub(super) paused: bool,
+    /// The latest time seen: the clock does not run backwards in here.
+    pub(super) latest: Timestamp,
+    /// Asks that do not wait for ever, by when they stop.
+    deadlines: BTreeSet<(Timestamp, Ticket)>,
+    /// Threads that wait. The first of them sleeps only until the next event and moves the line then.
+    threads: VecDeque<Ticket>,
+    /// When the line has to be moved next, as last told to timers and to the first thread.
+    pub(super) next_event: Option<Timestamp>,
+    leader_changed: bool,
+    /// One for each runtime whose tasks wait.
+    timers: Vec<T>,
+}
+
+/// One look at the line by a newcomer.
+pub(super) enum Entry {
+    Granted,
+    Denied(Denied),
+    Queued { ticket: Ticket, must_drive: bool },
+}
+
+impl<G: Gate, T: Timer> Inner<G, T> {
+    pub(super) fn new(gate: G, line: Line, name: Option<Name>, now: Timestamp) -> Self {
+        Self {
+            gate,
+            line,
+            name,
+            queue: Queue::default(),
+            door_open: false,
+            closed: false,
+            paused: false,
+            latest: now,
+            deadlines: BTreeSet::new(),
+            threads: VecDeque::new(),
+            next_event: None,
+            leader_changed: false,
+            timers: Vec::new(),
+        }
+    }
+
+    /// Whether nobody needs the lock to be asked for.
+    pub(super) const fn may_open(&self) -> bool {
+        self.queue.is_empty() && !self.closed && !self.paused
+    }
+
+    fn denied(&self, reason: Reason, wait: Option<Duration>) -> Denied {
+        Denied::new(reason).after(wait).by(self.name.clone())
+    }
+
+    /// When `units` could go if they joined the line now.
+    pub(super) fn later(&mut self, now: Timestamp, units: u64) -> Later {
+        if self.queue.is_empty() || self.line.order == Order::NewestFirst {
+            return self.gate.behind(now, 0, &mut std::iter::empty(), units);
+        }
+        let ahead = self.queue.units();
+        let mut each = self.queue.iter().map(|(_, waiter)| waiter.units);
+        self.gate.behind(now, ahead, &mut each, units)
+    }
+
+    fn wait(&mut self, now: Timestamp, units: u64) -> Option<Duration> {
+        match self.later(now, units) {
+            Later::At(at) if !self.paused => Some(at.since(now)),
+            _ => None,
+        }
+    }
+
+    /// Why the ask cannot even wait, if so.
+    fn refuse_always(&self, units: u64) -> Option<Reason> {
+        if self.closed {
+            Some(Reason::Closed)
+        } else if units > self.gate.capacity() && !self.gate.lends() {
+            Some(Reason::ExceedsCapacity)
+        } else {
+            None
+        }
+    }
+
+    /// Takes the units if they may go now. The reason tells whether waiting would help.
+    fn take(&mut self, now: Timestamp, units: u64) -> Result<(), Reason> {
+        if let Some(reason) = self.refuse_always(units) {
+            return Err(reason);
+        }
+        if units == 0 {
+            return Ok(());
+        }
+        if self.paused {
+            return Err(Reason::Paused);
+        }
+        let first = self.queue.is_empty() || self.line.order == Order::NewestFirst;
+        if first && self.gate.take(now, units).is_ok() { Ok(()) } else { Err(Reason::Exhausted) }
+    }
+
+    /// Takes the units, or tells when they could go.
+    pub(super) fn take_or_tell(&mut self, now: Timestamp, units: u64) -> Result<(), Denied> {
+        self.take(now, units).map_err(|reason| {
+            let wait = if reason == Reason::Exhausted { self.wait(now, units) } else { None };
+            self.denied(reason, wait)
+        })
+    }
+
+    /// When the ask could go, without asking for it.
+    pub(super) fn ready_in(&mut self, now: Timestamp, units: u64) -> Result<Duration, Denied> {
+        match self.refuse_always(units) {
+            Some(reason) => return Err(self.denied(reason, None)),
+            None if units == 0 => return Ok(Duration::ZERO),
+            None if self.paused => return Err(self.denied(Reason::Paused, None)),
+            None => {}
+        }
+        self.wait(now, units).ok_or_else(|| self.denied(Reason::Exhausted, None))
+    }
+
+    /// Takes what is asked for, or joins the line.
+    pub(super) fn enter<C: Clock<Timer = T>>(
+        &mut self,
+        now: Timestamp,
+        waiter: Waiter,
+        clock: &C,
+        wakes: &mut Vec<Waker>,
+    ) -> Entry {
+        let Waiter { units, deadline, is_thread, .. } = waiter;
+        let reason = match self.take(now, units) {
+            Ok(()) => return Entry::Granted,
+            Err(reason) => reason,
+        };
+        if let Some(denied) = self.refuse_to_wait(now, units, deadline, reason) {
+            return Entry::Denied(denied);
+        }
+        let mut new_timer = false;
+        if (G::TIMED || deadline.is_some()) && !is_thread {
+            match self.make_timer(clock) {
+                Some(new) => new_timer = new,
+                None => {
+                    let wait = self.wait(now, units);
+                    return Entry::Denied(self.denied(Reason::NoTimer, wait));
+                }
+            }
+        }
+        self.evict_for(units, wakes);
+        let ticket = self.queue.push(waiter);
+        self.gate.joined(now, units);
+        let serves_first = self.queue.next(self.line.order) == Some(ticket);
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, ticket));
+        }
+        if is_thread {
+            self.threads.push_back(ticket);
+        }
+        let first_deadline = self.deadlines.first().is_some_and(|(_, first)| *first == ticket);
+        Entry::Queued { ticket, must_drive: serves_first || first_deadline || new_timer || !wakes.is_empty() }
+    }
+
+    fn refuse_to_wait(
+        &mut self,
+        now: Timestamp,
+        units: u64,
+        deadline: Option<Timestamp>,
+        reason: Reason,
+    ) -> Option<Denied> {
+        let in_time = deadline.is_none_or(|deadline| now < deadline);
+        let waits = matches!(reason, Reason::Exhausted | Reason::Paused) && in_time;
+        let full = units > self.line.limit.saturating_sub(self.queue.units());
+        let refused = if !waits {
+            Some(reason)
+        } else if full && (self.line.order == Order::OldestFirst || units > self.line.limit) {
+            Some(Reason::LineFull)
+        } else if self.paused {
+            None
+        } else if deadline.is_some() || self.queue.is_empty() {
+            // Behind others, an ask that waits for as long as it takes need not be told for how long.
+            match self.later(now, units) {
+                Later::At(at) if deadline.is_some_and(|deadline| at > deadline) => Some(reason),
+                Later::Never => Some(reason),
+                _ => None,
+            }
+        } else {
+            None
+        };
+        refused.map(|reason| {
+            let may_tell = matches!(reason, Reason::Exhausted | Reason::LineFull);
+            let wait = if may_tell { self.wait(now, units) } else { None };
+            self.denied(reason, wait)
+        })
+    }
+
+    /// Sees to a timer for the place this is called in. Whether one was made, or nothing if there is none.
+    pub(super) fn make_timer<C: Clock<Timer = T>>(&mut self, clock: &C) -> Option<bool> {
+        if self.timers.iter().any(T::is_here) {
+            return Some(false);
+        }
+        self.timers.push(clock.timer()?);
+        Some(true)
+    }
+
+    /// Sets the timers for the next event. Whether that is due already.
+    pub(super) fn arm(&mut self, waker: impl FnOnce() -> Waker) -> bool {
+        if self.queue.is_empty() {
+            // Not kept: the runtime an unset timer belongs to may be gone when it is set next.
+            self.timers.clear();
+        }
+        let Some(next) = self.next_event.filter(|_| !self.timers.is_empty()) else { return false };
+        let waker = waker();
+        let mut due = false;
+        self.timers.retain_mut(|timer| {
+            let armed = timer.arm(next, &waker);
+            due |= armed == Armed::Due;
+            armed != Armed::Gone
+        });
+        due
+    }
+
+    fn evict_for(&mut self, units: u64, wakes: &mut Vec<Waker>) {
+        while self.queue.units().saturating_add(units) > self.line.limit {
+            let Some(oldest) = self.queue.oldest() else { return };
+            let denied = self.denied(Reason::Evicted, None);
+            wakes.extend(self.answer(oldest, Answer::Denied(denied)));
+        }
+    }
+
+    /// Takes `ticket` out of the line with an answer.
+    fn answer(&mut self, ticket: Ticket, answer: Answer) -> Option<Waker> {
+        self.forget(ticket);
+        self.queue.answer(ticket, answer)
+    }
+
+    /// Takes `ticket` off the lists beside the queue.
+    fn forget(&mut self, ticket: Ticket) {
+        let Some(waiter) = self.queue.get(ticket).filter(|waiter| waiter.answer.is_none()) else { return };
+        self.gate.left();
+        if let Some(deadline) = waiter.deadline {
+            self.deadlines.remove(&(deadline, ticket));
+        }
+        if waiter.is_thread {
+            self.leader_changed |= self.threads.front() == Some(&ticket);
+            self.threads.retain(|thread| *thread != ticket);
+        }
+    }
+
+    /// What the waiter behind `ticket` has been answered, if it has been.
+    pub(super) fn hear(&mut self, ticket: Ticket, waker: &Waker) -> Option<Answer> {
+        let waiter = self.queue.get_mut(ticket)?;
+        if waiter.answer.is_some() {
+            return self.queue.remove(ticket)?.answer;
+        }
+        match &mut waiter.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        None
+    }
+
+    /// Takes the waiter behind `ticket` out, granted or not. Returns its waker, to be dropped outside the lock.
+    pub(super) fn leave(&mut self, now: Timestamp, ticket: Ticket) -> Option<Waiter> {
+        self.forget(ticket);
+        let waiter = self.queue.remove(ticket)?;
+        if let Some(Answer::Granted(at)) = waiter.answer {
+            self.gate.give_back(now, Grant::new(at, waiter.units), waiter.units);
+        }
+        Some(waiter)
+    }
+
+    /// Admits whoever may go, refuses whoever has waited for too long, and finds the next time to look.
+    /// Returns whether there is more to do than fits one hold of the lock.
+    pub(super) fn admit(&mut self, now: Timestamp, wakes: &mut Vec<Waker>) -> bool {
+        let next = loop {
+            let mut next = None;
+            while let Some(ticket) = self.queue.next(self.line.order).filter(|_| !self.paused) {
+                if wakes.len() >= BATCH {
+                    return true;
+                }
+                let units = self.queue.get(ticket).map_or(0, |waiter| waiter.units);
+                if units > self.gate.capacity() && !self.gate.lends() {
+                    let denied = self.denied(Reason::ExceedsCapacity, None);
+                    wakes.extend(self.answer(ticket, Answer::Denied(denied)));
+                    continue;
+                }
+                match self.gate.take(now, units) {
+                    Ok(()) => wakes.extend(self.answer(ticket, Answer::Granted(now))),
+                    Err(Later::At(at)) => {
+                        next = Some(at);
+                        break;
+                    }
+                    Err(Later::Release | Later::Never) => break,
+                }
+            }
+            match self.deadlines.first() {
+                Some((deadline, ticket)) if *deadline <= now => {
+                    if wakes.len() >= BATCH {
+                        return true;
+                    }
+                    let ticket = *ticket;
+                    let reason = if self.paused { Reason::Paused } else { Reason::Exhausted };
+                    let denied = self.denied(reason, None);
+                    wakes.extend(self.answer(ticket, Answer::Denied(denied)));
+                }
+                Some((deadline, _)) => break Some(next.map_or(*deadline, |at| at.min(*deadline))),
+                None => break next,
+            }
+        };
+        if next != self.next_event || self.leader_changed {
+            self.leader_changed = false;
+            let leader = self.threads.front().and_then(|ticket| self.queue.get(*ticket));
+            wakes.extend(leader.and_then(|waiter| waiter.waker.clone()));
+        }
+        self.next_event = next;
+        false
+    }
+
+    /// After a change for the worse: refuses at once those whose longest wait can no longer be kept.
+    pub(super) fn recheck(&mut self, now: Timestamp, wakes: &mut Vec<Waker>) {
+        if self.deadlines.is_empty() || self.paused || self.line.order == Order::NewestFirst {
+            return;
+        }
+        let Some(mut plan) = self.gate.plan() else { return };
+        let mut late = Vec::new();
+        for (ticket, waiter) in self.queue.iter() {
+            let deadline = waiter.deadline.unwrap_or(Timestamp::MAX);
+            if self.gate.plan_next(&mut plan, now, waiter.units, deadline).is_none() && waiter.deadline.is_some() {
+                late.push(ticket);
+            }
+        }
+        for ticket in late {
+            let denied = self.denied(Reason::Exhausted, None);
+            wakes.extend(self.answer(ticket, Answer::Denied(denied)));
+        }
+    }
+
+    pub(super) fn close(&mut self, wakes: &mut Vec<Waker>) {
+        self.closed = true;
+        while let Some(ticket) = self.queue.oldest() {
+            let denied = self.denied(Reason::Closed, None);
+            wakes.extend(self.answer(ticket, Answer::Denied(denied)));
+        }
+    }
+
+    /// Whether the thread behind `ticket` moves the line, and until when it may sleep.
+    pub(super) fn sleep_until(&self, ticket: Ticket) -> Option<Timestamp> {
+        self.next_event.filter(|_| self.threads.front() == Some(&ticket))
+    }
+
+    pub(super) fn snapshot(&mut self, now: Timestamp) -> Snapshot {
+        let balance = self.gate.balance(now);
+        Snapshot {
+            capacity: self.gate.capacity(),
+            remaining: balance.remaining,
+            debt: balance.debt,
+            reset_after: match balance.full {
+                When::At(at) => Some(at.since(now)),
+                When::Never => None,
+            },
+            waiting: self.queue.len(),
+            waiting_units: self.queue.units(),
+        }
+    }
+}

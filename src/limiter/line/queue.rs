@@ -1,0 +1,203 @@
+//! Who waits, in order: a linked list in a slab. Every operation is O(1), and places are used again.
+
+use std::task::Waker;
+
+use super::Order;
+use crate::decision::Denied;
+use crate::units::Timestamp;
+
+/// A place in the slab. The generation tells a later tenant of the same place from this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket {
+    index: usize,
+    generation: u64,
+}
+
+/// One who waits, or has been answered and not yet heard it.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) units: u64,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) waker: Option<Waker>,
+    pub(super) is_thread: bool,
+    pub(super) answer: Option<Answer>,
+    /// Towards the front and the back of the line.
+    links: (Option<usize>, Option<usize>),
+}
+
+#[derive(Debug)]
+pub(super) enum Answer {
+    Granted(Timestamp),
+    Denied(Denied),
+}
+
+impl Waiter {
+    pub(super) fn new(units: u64, deadline: Option<Timestamp>, waker: Waker, is_thread: bool) -> Self {
+        Self { units, deadline, waker: Some(waker), is_thread, answer: None, links: (None, None) }
+    }
+}
+
+#[derive(Debug)]
+enum Place {
+    Free(Option<usize>),
+    Taken(Waiter),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    places: Vec<(u64, Place)>,
+    free: Option<usize>,
+    /// Oldest and newest of those who wait.
+    ends: Option<(usize, usize)>,
+    len: usize,
+    units: u64,
+    /// Places taken by those who wait or have not yet heard.
+    taken: usize,
+}
+
+impl Queue {
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) const fn units(&self) -> u64 {
+        self.units
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The one to be served next.
+    pub(super) fn next(&self, order: Order) -> Option<Ticket> {
+        let (oldest, newest) = self.ends?;
+        let index = if order == Order::OldestFirst { oldest } else { newest };
+        Some(Ticket { index, generation: self.places[index].0 })
+    }
+
+    pub(super) fn oldest(&self) -> Option<Ticket> {
+        self.next(Order::OldestFirst)
+    }
+
+    /// Those who wait, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Ticket, &Waiter)> {
+        let mut at = self.ends.map(|(oldest, _)| oldest);
+        std::iter::from_fn(move || {
+            let index = at?;
+            let ticket = Ticket { index, generation: self.places[index].0 };
+            let waiter = self.get(ticket)?;
+            at = waiter.links.1;
+            Some((ticket, waiter))
+        })
+    }
+
+    pub(super) fn get(&self, ticket: Ticket) -> Option<&Waiter> {
+        match self.places.get(ticket.index) {
+            Some((generation, Place::Taken(waiter))) if *generation == ticket.generation => Some(waiter),
+            _ => None,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiter> {
+        match self.places.get_mut(ticket.index) {
+            Some((generation, Place::Taken(waiter))) if *generation == ticket.generation => Some(waiter),
+            _ => None,
+        }
+    }
+
+    fn at(&mut self, index: usize) -> Option<&mut Waiter> {
+        match &mut self.places[index].1 {
+            Place::Taken(waiter) => Some(waiter),
+            Place::Free(_) => None,
+        }
+    }
+
+    /// Puts `waiter` at the back.
+    pub(super) fn push(&mut self, mut waiter: Waiter) -> Ticket {
+        self.len += 1;
+        self.taken += 1;
+        self.units += waiter.units;
+        let newest = self.ends.map(|(_, newest)| newest);
+        waiter.links = (newest, None);
+        let index = match self.free {
+            Some(index) => {
+                if let Place::Free(next) = self.places[index].1 {
+                    self.free = next;
+                }
+                self.places[index].0 += 1;
+                self.places[index].1 = Place::Taken(waiter);
+                index
+            }
+            None => {
+                self.places.push((0, Place::Taken(waiter)));
+                self.places.len() - 1
+            }
+        };
+        match self.ends {
+            None => self.ends = Some((index, index)),
+            Some((oldest, newest)) => {
+                if let Some(before) = self.at(newest) {
+                    before.links.1 = Some(index);
+                }
+                self.ends = Some((oldest, index));
+            }
+        }
+        Ticket { index, generation: self.places[index].0 }
+    }
+
+    /// Takes a waiter out of the line with its answer; it stays in the slab until it has heard. Returns whom to wake.
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) -> Option<Waker> {
+        self.unlink(ticket);
+        let waiter = self.get_mut(ticket)?;
+        waiter.answer = Some(answer);
+        waiter.waker.take()
+    }
+
+    /// Takes a waiter out of the slab, and out of the line if it still waits.
+    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Waiter> {
+        if self.get(ticket)?.answer.is_none() {
+            self.unlink(ticket);
+        }
+        let freed = Place::Free(self.free);
+        let place = std::mem::replace(&mut self.places[ticket.index].1, freed);
+        self.free = Some(ticket.index);
+        self.taken -= 1;
+        self.release_memory();
+        match place {
+            Place::Taken(waiter) => Some(waiter),
+            Place::Free(_) => None,
+        }
+    }
+
+    fn unlink(&mut self, ticket: Ticket) {
+        let Some(waiter) = self.get(ticket) else { return };
+        let ((before, after), units) = (waiter.links, waiter.units);
+        self.len -= 1;
+        self.units -= units;
+        if let Some(before) = before {
+            if let Some(waiter) = self.at(before) {
+                waiter.links.1 = after;
+            }
+        }
+        if let Some(after) = after {
+            if let Some(waiter) = self.at(after) {
+                waiter.links.0 = before;
+            }
+        }
+        self.ends = match (self.ends, before, after) {
+            (_, None, None) | (None, ..) => None,
+            (Some((oldest, _)), Some(before), None) => Some((oldest, before)),
+            (Some((_, newest)), None, Some(after)) => Some((after, newest)),
+            (ends, ..) => ends,
+        };
+    }
+
+    /// A line that once was long does not keep its memory.
+    fn release_memory(&mut self) {
+        const KEPT: usize = 64;
+        if self.taken == 0 && self.places.len() > KEPT {
+            self.places = Vec::new();
+            self.free = None;
+        }
+    }
+}

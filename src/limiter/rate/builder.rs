@@ -1,0 +1,85 @@
+use crate::algorithm::{Anchor, FixedWindow, SlidingWindow};
+use crate::clock::{Clock, DefaultClock};
+use crate::decision::Name;
+use crate::limiter::{Line, RateLimiter, Stored};
+use crate::units::QuotaError;
+
+/// Options of a rate limiter. What is wrong with them is told by [`build`](RateBuilder::build).
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct RateBuilder<A, C = DefaultClock> {
+    algorithm: Result<A, QuotaError>,
+    clock: C,
+    line: Line,
+    name: Option<Name>,
+    lends: bool,
+}
+
+/// What a limiter was built from, to build more of.
+#[derive(Debug, Clone)]
+pub(in crate::limiter) struct Template<A, C> {
+    pub(in crate::limiter) algorithm: A,
+    pub(in crate::limiter) clock: C,
+    pub(in crate::limiter) line: Line,
+    pub(in crate::limiter) name: Option<Name>,
+    pub(in crate::limiter) lends: bool,
+}
+
+impl<A> RateBuilder<A> {
+    pub(super) fn new(algorithm: Result<A, QuotaError>) -> Self {
+        Self { algorithm, clock: DefaultClock::default(), line: Line::new(), name: None, lends: false }
+    }
+}
+
+impl<A: Stored, C: Clock> RateBuilder<A, C> {
+    /// Tells the time by `clock`.
+    pub fn clock<D: Clock>(self, clock: D) -> RateBuilder<A, D> {
+        let Self { algorithm, clock: _, line, name, lends } = self;
+        RateBuilder { algorithm, clock, line, name, lends }
+    }
+
+    /// Sets how long the line may grow and in which order it is served.
+    pub fn line(mut self, line: Line) -> Self {
+        self.line = line;
+        self
+    }
+
+    /// Names the limit, for refusals to carry.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Lets an ask above the capacity go once all of the capacity is there: the rest becomes a debt that later asks
+    /// wait for. Otherwise such an ask is refused, because no wait would help.
+    pub fn lend_above_capacity(mut self) -> Self {
+        self.lends = true;
+        self
+    }
+
+    /// The limiter. It starts now.
+    ///
+    /// # Errors
+    /// What is wrong with the quota or the options.
+    pub fn build(self) -> Result<RateLimiter<A, C>, QuotaError> {
+        let Self { algorithm, clock, line, name, lends } = self;
+        Ok(RateLimiter::from_template(&Template { algorithm: algorithm?, clock, line, name, lends }))
+    }
+}
+
+impl<C: Clock> RateBuilder<SlidingWindow, C> {
+    /// Counts in `segments` segments of the window: bounded memory, still strict. See
+    /// [`segments`](SlidingWindow::segments).
+    pub fn segments(mut self, segments: u64) -> Self {
+        self.algorithm = self.algorithm.and_then(|window| window.segments(segments));
+        self
+    }
+}
+
+impl<C: Clock> RateBuilder<FixedWindow, C> {
+    /// Puts the edges of the windows where `anchor` says.
+    pub fn anchored(mut self, anchor: Anchor) -> Self {
+        self.algorithm = self.algorithm.map(|window| window.anchored(anchor));
+        self
+    }
+}

@@ -1,0 +1,176 @@
+use crate::algorithm::{Algorithm, Balance, Grant, When};
+use crate::limiter::door::{Door, Glance, Sealed, Stored};
+use crate::limiter::line::{Gate, Later};
+use crate::units::Timestamp;
+
+/// An algorithm and its state, as a line needs them.
+pub(in crate::limiter) struct RateGate<A: Stored> {
+    algorithm: A,
+    state: A::State,
+    lends: bool,
+    starts_full: bool,
+    /// The state there will be when all who wait have gone, if it is known: it saves walking the line again for each
+    /// newcomer that must be told when it would go.
+    walked: Option<Walk<A>>,
+}
+
+/// A walk along the line: the state after those walked past, and the time the last of them went.
+pub(in crate::limiter) struct Walk<A: Algorithm> {
+    state: A::State,
+    at: Timestamp,
+}
+
+impl From<When> for Later {
+    fn from(when: When) -> Self {
+        match when {
+            When::At(at) => Self::At(at),
+            When::Never => Self::Never,
+        }
+    }
+}
+
+impl<A: Stored> RateGate<A> {
+    pub(super) fn new(algorithm: A, now: Timestamp, unix_ns: u64, lends: bool) -> Self {
+        let mut state = algorithm.start(now, unix_ns);
+        let starts_full = algorithm.balance(&mut state, now).full == When::At(now);
+        Self { algorithm, state, lends, starts_full, walked: None }
+    }
+
+    pub(super) const fn algorithm(&self) -> &A {
+        &self.algorithm
+    }
+
+    pub(super) const fn is_lending(&self) -> bool {
+        self.lends
+    }
+
+    pub(super) const fn starts_full(&self) -> bool {
+        self.starts_full
+    }
+
+    pub(super) fn change(&mut self, next: A, now: Timestamp) {
+        self.walked = None;
+        self.algorithm.change(next, &mut self.state, now);
+    }
+
+    /// What must be there for `units` to go: above the capacity, all of it.
+    fn needed(&self, units: u64) -> u64 {
+        if self.lends { units.min(self.algorithm.capacity()) } else { units }
+    }
+
+    /// When `units` go after all that were walked past, and that they went.
+    fn walk_on(&self, walk: &mut Walk<A>, now: Timestamp, units: u64) -> When {
+        let when = self.algorithm.ready_at(&mut walk.state, walk.at.max(now), self.needed(units));
+        if let When::At(at) = when {
+            walk.at = at;
+            self.algorithm.force(&mut walk.state, at, units);
+        }
+        when
+    }
+}
+
+impl<A: Stored> Gate for RateGate<A> {
+    type Door = A::Door;
+    type Plan = Walk<A>;
+    const TIMED: bool = true;
+
+    fn build_door(sealed: Sealed) -> A::Door {
+        A::Door::build(sealed)
+    }
+
+    #[inline]
+    fn look(door: &A::Door, now: Timestamp, units: u64) -> Glance {
+        door.look(now, units)
+    }
+
+    fn shut(&mut self, door: &A::Door) {
+        self.walked = None;
+        door.shut(&self.algorithm, &mut self.state);
+    }
+
+    fn open(&mut self, door: &A::Door) {
+        door.open(&self.algorithm, &self.state);
+    }
+
+    fn capacity(&self) -> u64 {
+        self.algorithm.capacity()
+    }
+
+    fn lends(&self) -> bool {
+        self.lends
+    }
+
+    fn take(&mut self, now: Timestamp, units: u64) -> Result<(), Later> {
+        let needed = self.needed(units);
+        match self.algorithm.ready_at(&mut self.state, now, needed) {
+            When::At(at) if at <= now => {
+                self.walked = None;
+                self.algorithm.force(&mut self.state, now, units);
+                Ok(())
+            }
+            later => Err(later.into()),
+        }
+    }
+
+    fn behind(&mut self, now: Timestamp, ahead: u64, each: &mut dyn Iterator<Item = u64>, units: u64) -> Later {
+        let needed = self.needed(units);
+        if ahead == 0 {
+            return self.algorithm.ready_at(&mut self.state, now, needed).into();
+        }
+        if !self.lends {
+            if let Some(when) = self.algorithm.ready_behind(&self.state, now, ahead, units) {
+                return when.into();
+            }
+        }
+        let mut walk = self.walked.take().unwrap_or_else(|| {
+            let mut walk = Walk { state: self.state.clone(), at: now };
+            each.for_each(|units| {
+                self.walk_on(&mut walk, now, units);
+            });
+            walk
+        });
+        let when = self.algorithm.ready_at(&mut walk.state, walk.at.max(now), needed);
+        self.walked = Some(walk);
+        when.into()
+    }
+
+    fn joined(&mut self, now: Timestamp, units: u64) {
+        if let Some(mut walk) = self.walked.take() {
+            self.walk_on(&mut walk, now, units);
+            self.walked = Some(walk);
+        }
+    }
+
+    fn left(&mut self) {
+        self.walked = None;
+    }
+
+    fn charge(&mut self, now: Timestamp, units: u64) {
+        self.walked = None;
+        self.algorithm.force(&mut self.state, now, units);
+    }
+
+    fn give_back(&mut self, now: Timestamp, grant: Grant, units: u64) {
+        self.walked = None;
+        self.algorithm.give_back(&mut self.state, now, grant, units);
+    }
+
+    fn balance(&mut self, now: Timestamp) -> Balance {
+        self.algorithm.balance(&mut self.state, now)
+    }
+
+    fn plan(&self) -> Option<Walk<A>> {
+        Some(Walk { state: self.state.clone(), at: Timestamp::ZERO })
+    }
+
+    fn plan_next(&self, plan: &mut Walk<A>, now: Timestamp, units: u64, deadline: Timestamp) -> Option<Timestamp> {
+        match self.algorithm.ready_at(&mut plan.state, plan.at.max(now), self.needed(units)) {
+            When::At(at) if at <= deadline => {
+                plan.at = at;
+                self.algorithm.force(&mut plan.state, at, units);
+                Some(at)
+            }
+            _ => None,
+        }
+    }
+}

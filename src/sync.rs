@@ -1,0 +1,26 @@
+//! The one switch between the standard library's primitives and loom's.
+
+#[cfg(not(tollgate_loom))]
+pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+#[cfg(not(tollgate_loom))]
+use std::sync::{Mutex as Inner, MutexGuard};
+
+#[cfg(tollgate_loom)]
+pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+#[cfg(tollgate_loom)]
+use loom::sync::{Mutex as Inner, MutexGuard};
+
+/// A mutex that a panic elsewhere does not poison: what it guards is consistent whenever foreign code may run.
+#[derive(Debug)]
+pub(crate) struct Mutex<T>(Inner<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Inner::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
