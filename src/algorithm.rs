@@ -19,7 +19,7 @@ pub use token_bucket::TokenBucket;
 pub use token_bucket::State as TokenBucketState;
 pub(crate) use token_bucket::{Pace, Place, Step};
 
-use crate::units::{Quota, QuotaError, Timestamp};
+use crate::units::{Quota, QuotaError, Timestamp, Window};
 
 /// When an ask can be met if nobody else comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,8 +142,6 @@ fn window_of(quota: Quota) -> Result<(u64, u64, u64), QuotaError> {
     if quota.sets_burst() && quota.capacity() != quota.count() {
         return Err(QuotaError::BurstOnWindow { limit: quota.count(), burst: quota.capacity() });
     }
-    match quota.period_ns() {
-        0 => Err(QuotaError::WindowWithoutPeriod),
-        window_ns => Ok((quota.count(), window_ns, quota.count() - quota.initial_units())),
-    }
+    let period = quota.period().ok_or(QuotaError::WindowWithoutPeriod)?;
+    Ok((quota.count(), Window::new(period)?.as_ns(), quota.count() - quota.initial_units()))
 }

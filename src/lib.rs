@@ -14,9 +14,20 @@ mod sync;
 
 mod limiter;
 
+#[cfg(feature = "contract")]
+pub mod contract;
+
+#[cfg(feature = "futures")]
+pub mod pace;
+
+#[cfg(feature = "tower")]
+pub mod tower;
+
 pub use clock::{Clock, DefaultClock, ManualClock, SystemClock};
 #[cfg(feature = "tokio")]
 pub use clock::TokioClock;
 pub use decision::{Ask, Denied, Error, Name, Reason, Snapshot};
 pub use limiter::*;
+#[cfg(feature = "tower")]
+pub use tower::{LimitError, LimitLayer};
 pub use units::{Cost, Quota, QuotaError, QuotaTextError, Timestamp, Window};

@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::sync::OnceLock;
 use std::task::Waker;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Armed, Clock, Timer};
 use crate::units::Timestamp;
@@ -20,11 +20,19 @@ struct Zero {
     unix_ns: u64,
 }
 
+/// How long before the first look at the clock its zero lies: the longest that the system's instants can express.
+const HEAD_STARTS: [Duration; 3] =
+    [Duration::from_secs(30 * 86_400), Duration::from_secs(3_600), Duration::from_secs(60)];
+
 fn zero() -> &'static Zero {
     static ZERO: OnceLock<Zero> = OnceLock::new();
     ZERO.get_or_init(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Zero { instant: Instant::now(), unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) }
+        // A paused clock stands at a time before this first look at the clock: zero lies well before both.
+        let (now, past) = (Instant::now(), HEAD_STARTS.iter().copied());
+        let (instant, start) =
+            past.filter_map(|start| Some((now.checked_sub(start)?, start))).next().unwrap_or((now, Duration::ZERO));
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(start);
+        Zero { instant, unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) }
     })
 }
 

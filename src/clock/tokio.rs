@@ -14,6 +14,8 @@ use crate::units::Timestamp;
 
 /// Longest sleep: tokio panics when an instant leaves the range of the system's, and the line arms again anyway.
 const SLEEP_MAX: Duration = Duration::from_secs(365 * 86_400);
+/// Tokio's timers count in milliseconds, and round up; a sleep is never early by more than this.
+const TICK: Duration = Duration::from_millis(2);
 
 /// Tokio's clock: the system's monotonic clock, and paused time wherever a test has paused it.
 ///
@@ -63,8 +65,8 @@ impl Timer for TokioTimer {
 
     fn arm(&mut self, at: Timestamp, waker: &Waker) -> Armed {
         let now = TokioClock.now();
-        // Tokio rounds deadlines up, so a sleep that ended early was ended by its runtime, which is shutting down.
-        if self.armed_for.is_some_and(|armed_for| now < armed_for && self.sleep.is_elapsed()) {
+        // A sleep that ended well before its time was ended by its runtime, which is shutting down.
+        if self.armed_for.is_some_and(|armed_for| armed_for.since(now) > TICK && self.sleep.is_elapsed()) {
             return Armed::Gone;
         }
         if at <= now {

@@ -1,0 +1,115 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project::pin_project;
+use tower_service::Service;
+
+use super::error::Refuse;
+use crate::decision::Error;
+
+/// A response under a permit, or a refusal.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture<Fut, P, F, R> {
+    #[pin]
+    stage: Stage<Fut, P, F>,
+    refuse: R,
+}
+
+#[pin_project(project = StageProjected)]
+enum Stage<Fut, P, F> {
+    /// The permit is held for as long as the future is.
+    Running(#[pin] Fut, P),
+    Refused(Option<Error<F>>),
+}
+
+impl<Fut, P, F, R> ResponseFuture<Fut, P, F, R> {
+    pub(super) const fn running(future: Fut, permit: P, refuse: R) -> Self {
+        Self { stage: Stage::Running(future, permit), refuse }
+    }
+
+    pub(super) const fn refused(refusal: Error<F>, refuse: R) -> Self {
+        Self { stage: Stage::Refused(Some(refusal)), refuse }
+    }
+}
+
+impl<Fut, P, F, R, Res, E> Future for ResponseFuture<Fut, P, F, R>
+where
+    Fut: Future<Output = Result<Res, E>>,
+    R: Refuse<Res, E, F>,
+{
+    type Output = Result<Res, R::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.stage.project() {
+            StageProjected::Running(future, _permit) => future.poll(cx).map_err(R::service_error),
+            StageProjected::Refused(refusal) => {
+                let refusal = refusal.take().expect("a response was polled after it was ready");
+                Poll::Ready(this.refuse.refuse(refusal))
+            }
+        }
+    }
+}
+
+impl<Fut, P, F, R> fmt::Debug for ResponseFuture<Fut, P, F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+/// A wait for a permit, then a response under it. Dropped in the wait it leaves the line and the request is not made.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct WaitFuture<A, S: Service<Req>, Req, P, R> {
+    #[pin]
+    stage: WaitStage<A, S, Req, S::Future, P>,
+    refuse: R,
+}
+
+#[pin_project(project = WaitProjected, project_replace = WaitReplaced)]
+enum WaitStage<A, S, Req, Fut, P> {
+    /// What to call once there is a permit stands beside the wait.
+    Waiting(#[pin] A, Option<(S, Req)>),
+    Running(#[pin] Fut, P),
+}
+
+impl<A, S: Service<Req>, Req, P, R> WaitFuture<A, S, Req, P, R> {
+    pub(super) const fn new(acquire: A, service: S, request: Req, refuse: R) -> Self {
+        Self { stage: WaitStage::Waiting(acquire, Some((service, request))), refuse }
+    }
+}
+
+impl<A, S, Req, P, F, R> Future for WaitFuture<A, S, Req, P, R>
+where
+    A: Future<Output = Result<P, Error<F>>>,
+    S: Service<Req>,
+    R: Refuse<S::Response, S::Error, F>,
+{
+    type Output = Result<S::Response, R::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.stage.as_mut().project() {
+                WaitProjected::Waiting(acquire, call) => match ready!(acquire.poll(cx)) {
+                    Ok(permit) => {
+                        let (mut service, request) = call.take().expect("a response was polled after it was ready");
+                        let response = service.call(request);
+                        this.stage.as_mut().project_replace(WaitStage::Running(response, permit));
+                    }
+                    Err(refusal) => return Poll::Ready(this.refuse.refuse(refusal)),
+                },
+                WaitProjected::Running(response, _permit) => return response.poll(cx).map_err(R::service_error),
+            }
+        }
+    }
+}
+
+impl<A, S: Service<Req>, Req, P, R> fmt::Debug for WaitFuture<A, S, Req, P, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitFuture").finish_non_exhaustive()
+    }
+}
