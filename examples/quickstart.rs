@@ -103,7 +103,8 @@ async fn polite(client: &reqwest::Client, url: &str) -> Result<(), Box<dyn std::
         let (left, longest_line) = (Arc::clone(&left), Arc::clone(&longest_line));
         tasks.spawn(async move {
             let mut refused = 0;
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+            {
                 longest_line.fetch_max(permits.snapshot().waiting, Ordering::Relaxed);
                 let permit = permits.acquire(1).await.map_err(|error| error.to_string())?;
                 let status = client.get(&url).send().await.map_err(|error| error.to_string())?.status();
@@ -118,7 +119,10 @@ async fn polite(client: &reqwest::Client, url: &str) -> Result<(), Box<dyn std::
         refused += done??;
     }
     let longest_line = longest_line.load(Ordering::Relaxed);
-    println!("{calls} calls in {:.2?}, {refused} refused, at most {longest_line} waited in line", start.elapsed());
+    println!(
+        "{calls} calls in {:.2?}, {refused} refused, at most {longest_line} waited in line",
+        start.elapsed()
+    );
     if refused > 0 {
         return Err(format!("{refused} calls were refused though each had a permit").into());
     }

@@ -235,7 +235,10 @@ where
         };
         drop(granted);
         (self.pass_time)(LONG);
-        assert!(matches!(self.poll(small.as_mut()), Poll::Ready(Ok(_))), "{law}: the small one was forgotten");
+        assert!(
+            matches!(self.poll(small.as_mut()), Poll::Ready(Ok(_))),
+            "{law}: the small one was forgotten"
+        );
     }
 
     fn gives_back_what_is_granted_and_not_delivered(&self) {

@@ -23,9 +23,9 @@ pub mod pace;
 #[cfg(feature = "tower")]
 pub mod tower;
 
-pub use clock::{Clock, DefaultClock, ManualClock, SystemClock};
 #[cfg(feature = "tokio")]
 pub use clock::TokioClock;
+pub use clock::{Clock, DefaultClock, ManualClock, SystemClock};
 pub use decision::{Ask, Denied, Error, Name, Reason, Snapshot};
 pub use limiter::*;
 #[cfg(feature = "tower")]

@@ -23,7 +23,8 @@ pub use governor::{AcquireGovernor, GovernorPermit};
 pub use keyed::{AcquireKeyed, HashStore, Keyed, Store};
 pub use line::{Line, Order};
 pub use rate::{
-    AcquireRate, FixedWindow, RateBuilder, RateLimiter, RatePermit, SlidingCounter, SlidingWindow, TokenBucket,
+    AcquireRate, FixedWindow, RateBuilder, RateLimiter, RatePermit, SlidingCounter, SlidingWindow,
+    TokenBucket,
 };
 
 use std::future::Future;

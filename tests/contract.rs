@@ -27,7 +27,9 @@ fn token_bucket() {
 #[test]
 fn sliding_window() {
     on_clock((), |clock, n| SlidingWindow::builder(Quota::per_minute(n)).clock(clock).build().unwrap());
-    on_clock((), |clock, n| SlidingWindow::builder(Quota::per_minute(n)).segments(6).clock(clock).build().unwrap());
+    on_clock((), |clock, n| {
+        SlidingWindow::builder(Quota::per_minute(n)).segments(6).clock(clock).build().unwrap()
+    });
 }
 
 #[test]

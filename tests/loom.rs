@@ -21,8 +21,8 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 use tollgate::clock::{Armed, ManualTimer, Timer};
 use tollgate::{
-    Ask, Clock, Concurrency, Denied, Error, LimiterExt, ManualClock, Permit, Quota, Reason, Timestamp, TokenBucket,
-    TryLimiter,
+    Ask, Clock, Concurrency, Denied, Error, LimiterExt, ManualClock, Permit, Quota, Reason, Timestamp,
+    TokenBucket, TryLimiter,
 };
 
 /// Runs a model with `fewer` preemptions than `LOOM_MAX_PREEMPTIONS`, or than three.

@@ -19,7 +19,12 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// A runtime of one thread whose time stands still until nobody has anything to do.
 fn on_paused_time<F: Future>(test: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(test)
 }
 
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
@@ -89,17 +94,22 @@ fn a_hundred_thousand_a_second_in_real_time() {
     const UNITS: u64 = 5 * PER_SECOND;
     const TASKS: usize = 256;
     let _alone = alone();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let (count, elapsed) = runtime.block_on(async {
         let left = Arc::new(AtomicU64::new(UNITS));
         let start = std::time::Instant::now();
-        let bucket = TokenBucket::new(Quota::per_second(PER_SECOND).burst(PER_SECOND / 10).initial(0)).unwrap();
+        let bucket =
+            TokenBucket::new(Quota::per_second(PER_SECOND).burst(PER_SECOND / 10).initial(0)).unwrap();
         let tasks: Vec<_> = (0..TASKS)
             .map(|_| {
                 let (bucket, left) = (bucket.clone(), Arc::clone(&left));
                 tokio::spawn(async move {
                     let mut count = 0_u64;
-                    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    while left
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                        .is_ok()
+                    {
                         drop(bucket.acquire(1).await.unwrap());
                         count += 1;
                     }

@@ -10,9 +10,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tollgate::{
-    Concurrency, Error, LimitError, LimitLayer, LimiterExt, Quota, TokenBucket,
-};
+use tollgate::{Concurrency, Error, LimitError, LimitLayer, LimiterExt, Quota, TokenBucket};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 /// Answers with the request; panics when it is called without having been polled ready.
@@ -54,7 +52,8 @@ fn ten_a_second() -> TokenBucket {
 async fn waits_in_call_and_calls_the_service_that_was_ready() {
     let mut service = LimitLayer::new(ten_a_second()).layer(Careful::default());
     let start = tokio::time::Instant::now();
-    let calls: Vec<_> = [service.ready().await.unwrap().call(1), service.ready().await.unwrap().call(2)].into();
+    let calls: Vec<_> =
+        [service.ready().await.unwrap().call(1), service.ready().await.unwrap().call(2)].into();
     let answers = futures::future::join_all(calls).await;
     assert_eq!(answers, [Ok(1), Ok(2)]);
     assert_eq!(start.elapsed(), Duration::from_millis(100));
@@ -100,7 +99,10 @@ async fn backpressure_waits_in_poll_ready_and_refunds_unused_readiness() {
     service.ready().await.unwrap();
     assert_eq!(bucket.snapshot().remaining, 0, "a ready service holds a permit");
     let mut clone = service.clone();
-    assert!(futures::poll!(std::pin::pin!(clone.ready())).is_pending(), "a clone has no permit of its own yet");
+    assert!(
+        futures::poll!(std::pin::pin!(clone.ready())).is_pending(),
+        "a clone has no permit of its own yet"
+    );
     drop(clone);
     assert_eq!(service.call(1).await, Ok(1));
     let start = tokio::time::Instant::now();
@@ -174,7 +176,9 @@ async fn one_layer_on_two_routes_is_one_limit_over_1500_requests() {
     }
     let admitted: usize = tasks.join_all().await.into_iter().sum();
     let most = 5 + (5.0 * start.elapsed().as_secs_f64()) as usize;
-    println!("1,500 requests over 30 clients and two routes against 5 a second: {admitted} admitted, at most {most}");
+    println!(
+        "1,500 requests over 30 clients and two routes against 5 a second: {admitted} admitted, at most {most}"
+    );
     assert!((5..=most).contains(&admitted), "{admitted} of 1500 were admitted where 5 to {most} may be");
 }
 

@@ -16,16 +16,16 @@ use serde_json::Value;
 use tollgate::algorithm::{Anchor, FromQuota};
 use tollgate::clock::ManualTimer;
 use tollgate::{
-    Ask, Clock, Concurrency, Cost, Denied, Error, FixedWindow, Line, ManualClock, Order, Permit, Quota, RateBuilder,
-    RateLimiter, Reason, SlidingCounter, SlidingWindow, Snapshot, Stored, Timestamp, TokenBucket, TryLimiter,
+    Ask, Clock, Concurrency, Cost, Denied, Error, FixedWindow, Line, ManualClock, Order, Permit, Quota,
+    RateBuilder, RateLimiter, Reason, SlidingCounter, SlidingWindow, Snapshot, Stored, Timestamp,
+    TokenBucket, TryLimiter,
 };
 
 const VECTORS: &str = include_str!("vectors/limiters.json");
 const VECTOR_COUNT: usize = 141;
 
 /// Vectors that are answered differently on purpose, and why. One that passes must not stand here.
-const DIFFERENCES: &[(&str, &str)] = &[
-];
+const DIFFERENCES: &[(&str, &str)] = &[];
 
 #[test]
 fn every_vector_passes_or_is_a_documented_difference() {
@@ -101,10 +101,12 @@ enum Algorithm {
     Vegas,
 }
 
-
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "what has no option here is read to be known, and decided as the crate decides it")]
+#[allow(
+    dead_code,
+    reason = "what has no option here is read to be known, and decided as the crate decides it"
+)]
 struct Params {
     // Buckets.
     capacity: Option<u64>,
@@ -348,7 +350,9 @@ impl Params {
         } else if let Some(capacity) = self.capacity {
             match self.refill_tokens.or(self.leak_tokens).expect("a bucket has a rate") {
                 0 => Quota::once(capacity),
-                tokens => Quota::per(tokens, span(self.refill_period_ns.or(self.leak_period_ns))).burst(capacity),
+                tokens => {
+                    Quota::per(tokens, span(self.refill_period_ns.or(self.leak_period_ns))).burst(capacity)
+                }
             }
         } else {
             Quota::per(self.limit.expect("a window has a limit"), span(self.window_ns))

@@ -30,7 +30,12 @@ impl<A: FromQuota> Joint<A> {
         if quotas.len() != self.all.len() {
             return Err(QuotaError::QuotaCount { built: self.all.len(), given: quotas.len() });
         }
-        let all = self.all.iter().zip(quotas).map(|(one, quota)| one.with_quota(quota)).collect::<Result<_, _>>()?;
+        let all = self
+            .all
+            .iter()
+            .zip(quotas)
+            .map(|(one, quota)| one.with_quota(quota))
+            .collect::<Result<_, _>>()?;
         Ok(Self { all })
     }
 }

@@ -106,7 +106,8 @@ impl Algorithm for SlidingCounter {
     fn balance(&self, state: &mut State, now: Timestamp) -> Balance {
         let elapsed = self.roll(state, now);
         let window = u128::from(self.window_ns);
-        let used = u128::from(state.previous) * (window - u128::from(elapsed)) + u128::from(state.current) * window;
+        let used =
+            u128::from(state.previous) * (window - u128::from(elapsed)) + u128::from(state.current) * window;
         let limit = u128::from(self.limit) * window;
         let windows = if state.current > 0 { 2 } else { u64::from(state.previous > 0) };
         let gone_ns = state.started_ns.saturating_add(self.window_ns.saturating_mul(windows));
@@ -124,7 +125,8 @@ impl Algorithm for SlidingCounter {
         let elapsed = self.roll(state, now);
         if next.window_ns != self.window_ns {
             let window = u128::from(self.window_ns);
-            let in_view = (u128::from(state.previous) * (window - u128::from(elapsed))).div_ceil(window) as u64;
+            let in_view =
+                (u128::from(state.previous) * (window - u128::from(elapsed))).div_ceil(window) as u64;
             *state = State {
                 started_ns: now.as_ns(),
                 previous: 0,

@@ -136,7 +136,9 @@ impl Algorithm for SlidingWindow {
         self.expire(state, now);
         let at_ns = grant.at.as_ns();
         let index = state.entries.partition_point(|entry| entry.last_ns < at_ns);
-        let Some(entry) = state.entries.get_mut(index).filter(|entry| entry.opened_ns <= at_ns) else { return };
+        let Some(entry) = state.entries.get_mut(index).filter(|entry| entry.opened_ns <= at_ns) else {
+            return;
+        };
         let back = units.min(grant.units).min(entry.units);
         entry.units -= back;
         state.used -= back;

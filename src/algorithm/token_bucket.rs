@@ -76,7 +76,8 @@ impl Pace {
         }
         let (count, period_ns) = crate::units::reduced(count, period_ns);
         if count <= TICKS_PER_NS_MAX {
-            if let Some(burst_ticks) = burst.checked_mul(period_ns).filter(|ticks| *ticks <= BURST_TICKS_MAX) {
+            if let Some(burst_ticks) = burst.checked_mul(period_ns).filter(|ticks| *ticks <= BURST_TICKS_MAX)
+            {
                 return Ok(Self { ticks_per_ns: count, ticks_per_unit: period_ns, burst_ticks });
             }
         }
@@ -139,7 +140,8 @@ impl Pace {
 
     /// Brings the word up to now and the anchor with it, and says how far the word is ahead.
     fn freshen(self, state: &mut State, now: Timestamp) -> u64 {
-        let elapsed = u128::from(now.as_ns().saturating_sub(state.anchor.at_ns)) * u128::from(self.ticks_per_ns);
+        let elapsed =
+            u128::from(now.as_ns().saturating_sub(state.anchor.at_ns)) * u128::from(self.ticks_per_ns);
         // The word was not behind the anchor when the anchor was set, so this distance is the true one.
         let ahead = u128::from(Self::backlog(state.word, state.anchor.ticks));
         let backlog = ahead.saturating_sub(elapsed) as u64;
@@ -162,7 +164,9 @@ impl TokenBucket {
             _ if self.pace.ticks_per_ns == 0 => When::Never,
             ticks => {
                 let ns = ticks.div_ceil(u128::from(self.pace.ticks_per_ns));
-                When::At(Timestamp::from_ns(now.as_ns().saturating_add(u64::try_from(ns).unwrap_or(u64::MAX))))
+                When::At(Timestamp::from_ns(
+                    now.as_ns().saturating_add(u64::try_from(ns).unwrap_or(u64::MAX)),
+                ))
             }
         }
     }
@@ -203,7 +207,10 @@ impl Algorithm for TokenBucket {
 
     fn force(&self, state: &mut State, now: Timestamp, cost: u64) {
         let backlog = self.pace.freshen(state, now);
-        Self::set_backlog(state, u128::from(backlog) + u128::from(cost) * u128::from(self.pace.ticks_per_unit));
+        Self::set_backlog(
+            state,
+            u128::from(backlog) + u128::from(cost) * u128::from(self.pace.ticks_per_unit),
+        );
     }
 
     /// Worth at most what the grant still holds of the backlog: a tick that has drained since cannot be given back,
@@ -211,7 +218,8 @@ impl Algorithm for TokenBucket {
     fn give_back(&self, state: &mut State, now: Timestamp, grant: Grant, units: u64) {
         let backlog = self.pace.freshen(state, now);
         let unit = u128::from(self.pace.ticks_per_unit);
-        let elapsed = u128::from(now.as_ns().saturating_sub(grant.at.as_ns())) * u128::from(self.pace.ticks_per_ns);
+        let elapsed =
+            u128::from(now.as_ns().saturating_sub(grant.at.as_ns())) * u128::from(self.pace.ticks_per_ns);
         let undrained = (u128::from(grant.units) * unit).saturating_sub(elapsed);
         let credit = (u128::from(units) * unit).min(undrained);
         Self::set_backlog(state, u128::from(backlog).saturating_sub(credit));

@@ -29,8 +29,10 @@ fn zero() -> &'static Zero {
     ZERO.get_or_init(|| {
         // A paused clock stands at a time before this first look at the clock: zero lies well before both.
         let (now, past) = (Instant::now(), HEAD_STARTS.iter().copied());
-        let (instant, start) =
-            past.filter_map(|start| Some((now.checked_sub(start)?, start))).next().unwrap_or((now, Duration::ZERO));
+        let (instant, start) = past
+            .filter_map(|start| Some((now.checked_sub(start)?, start)))
+            .next()
+            .unwrap_or((now, Duration::ZERO));
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(start);
         Zero { instant, unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) }
     })
@@ -39,7 +41,9 @@ fn zero() -> &'static Zero {
 #[inline]
 pub(super) fn timestamp(instant: Instant) -> Timestamp {
     let since = instant.saturating_duration_since(zero().instant);
-    Timestamp::from_ns(since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos())))
+    Timestamp::from_ns(
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos())),
+    )
 }
 
 pub(super) fn unix_ns() -> u64 {

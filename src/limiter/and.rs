@@ -229,8 +229,11 @@ where
                     (first_holds, second_holds) if first_holds != second_holds => second_holds,
                     _ => first_binds,
                 };
-                *this.stage =
-                    if first_leads { Stage::WaitFirst { last: false } } else { Stage::WaitSecond { last: false } };
+                *this.stage = if first_leads {
+                    Stage::WaitFirst { last: false }
+                } else {
+                    Stage::WaitSecond { last: false }
+                };
                 continue;
             }
             if let (Some(first), Some(second)) = (this.held.0.take(), this.held.1.take()) {
@@ -268,7 +271,10 @@ fn keep<P, F, H>(
 
 impl<A, B, P: Permit, Q: Permit> fmt::Debug for AcquireBoth<A, B, P, Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireBoth").field("ask", &self.ask).field("stage", &self.stage).finish_non_exhaustive()
+        f.debug_struct("AcquireBoth")
+            .field("ask", &self.ask)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
     }
 }
 

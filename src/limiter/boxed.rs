@@ -66,7 +66,9 @@ where
 {
     fn acquire_any(&self, key: &K, ask: Ask) -> BoxAcquire<L::Fault> {
         let acquire = self.acquire(key, ask);
-        BoxAcquire { acquire: Box::pin(async move { acquire.await.map(|permit| BoxPermit(Box::new(permit))) }) }
+        BoxAcquire {
+            acquire: Box::pin(async move { acquire.await.map(|permit| BoxPermit(Box::new(permit))) }),
+        }
     }
 
     fn holds_any(&self) -> bool {

@@ -119,7 +119,10 @@ fn refusal(wait: Option<Duration>) -> Denied {
     Denied::new(reason).after(wait)
 }
 
-fn look_direct<S, C, MW>(limiter: &RateLimiter<NotKeyed, S, C, MW>, cost: Cost) -> Result<(), Option<Duration>>
+fn look_direct<S, C, MW>(
+    limiter: &RateLimiter<NotKeyed, S, C, MW>,
+    cost: Cost,
+) -> Result<(), Option<Duration>>
 where
     S: DirectStateStore,
     C: GovernorClock,
@@ -131,7 +134,11 @@ where
     }
 }
 
-fn look_keyed<K, S, C, MW>(limiter: &RateLimiter<K, S, C, MW>, key: &K, cost: Cost) -> Result<(), Option<Duration>>
+fn look_keyed<K, S, C, MW>(
+    limiter: &RateLimiter<K, S, C, MW>,
+    key: &K,
+    cost: Cost,
+) -> Result<(), Option<Duration>>
 where
     K: std::hash::Hash + Eq + Clone,
     S: KeyedStateStore<K>,

@@ -233,7 +233,9 @@ impl<A: Stored, C: Clock> Future for AcquireKeyed<A, C> {
             Found::Waits(acquire) => Pin::new(acquire).poll(cx),
             Found::Denied(denied) => {
                 let denied = denied.take();
-                Poll::Ready(Err(Error::Denied(denied.expect("an acquire was polled after it had given its answer"))))
+                Poll::Ready(Err(Error::Denied(
+                    denied.expect("an acquire was polled after it had given its answer"),
+                )))
             }
         }
     }

@@ -5,7 +5,10 @@ use crate::decision::{Denied, Error};
 
 /// A limited service's error: its own, or why the limiter did not let the request in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums, reason = "the limiter's two answers and the service's own error are all there is")]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "the limiter's two answers and the service's own error are all there is"
+)]
 pub enum LimitError<E, F = Infallible> {
     /// The limit said no.
     Denied(Denied),

@@ -96,13 +96,16 @@ where
             match this.stage.as_mut().project() {
                 WaitProjected::Waiting(acquire, call) => match ready!(acquire.poll(cx)) {
                     Ok(permit) => {
-                        let (mut service, request) = call.take().expect("a response was polled after it was ready");
+                        let (mut service, request) =
+                            call.take().expect("a response was polled after it was ready");
                         let response = service.call(request);
                         this.stage.as_mut().project_replace(WaitStage::Running(response, permit));
                     }
                     Err(refusal) => return Poll::Ready(this.refuse.refuse(refusal)),
                 },
-                WaitProjected::Running(response, _permit) => return response.poll(cx).map_err(R::service_error),
+                WaitProjected::Running(response, _permit) => {
+                    return response.poll(cx).map_err(R::service_error);
+                }
             }
         }
     }

@@ -100,7 +100,10 @@ impl<S: Clone, L: Clone, M: Mode<L>, R: Clone> Clone for Limit<S, L, M, R> {
 
 impl<S: fmt::Debug, L: fmt::Debug, M: Mode<L>, R> fmt::Debug for Limit<S, L, M, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limit").field("service", &self.service).field("limiter", &self.limiter).finish_non_exhaustive()
+        f.debug_struct("Limit")
+            .field("service", &self.service)
+            .field("limiter", &self.limiter)
+            .finish_non_exhaustive()
     }
 }
 

@@ -126,7 +126,10 @@ impl Quota {
             return Err(QuotaError::ZeroBurst);
         }
         if self.initial_units() > self.capacity() {
-            return Err(QuotaError::InitialAboveBurst { initial: self.initial_units(), burst: self.capacity() });
+            return Err(QuotaError::InitialAboveBurst {
+                initial: self.initial_units(),
+                burst: self.capacity(),
+            });
         }
         match self.period {
             Some(period) if period.as_nanos() == 0 => Err(QuotaError::ZeroPeriod),
@@ -142,8 +145,12 @@ impl Quota {
     pub const fn checked(self) -> Self {
         match self.check() {
             Ok(()) => self,
-            Err(QuotaError::ZeroCount) => panic!("a quota of zero units admits nothing: ask for at least one"),
-            Err(QuotaError::ZeroBurst) => panic!("a burst of zero units admits nothing: ask for at least one"),
+            Err(QuotaError::ZeroCount) => {
+                panic!("a quota of zero units admits nothing: ask for at least one")
+            }
+            Err(QuotaError::ZeroBurst) => {
+                panic!("a burst of zero units admits nothing: ask for at least one")
+            }
             Err(QuotaError::ZeroPeriod) => panic!("the period of a quota must be at least one nanosecond"),
             Err(QuotaError::PeriodTooLong) => panic!("the period of a quota must be at most 584 years"),
             Err(_) => panic!("a quota cannot start with more units than its burst"),
@@ -245,15 +252,23 @@ impl fmt::Display for QuotaError {
             Self::ZeroCount => f.write_str("a quota of zero units admits nothing: ask for at least one"),
             Self::ZeroBurst => f.write_str("a burst of zero units admits nothing: ask for at least one"),
             Self::ZeroPeriod => f.write_str("a period must be at least one nanosecond"),
-            Self::PeriodTooLong => f.write_str("a period must be at most 18446744073709551615 ns (584 years)"),
+            Self::PeriodTooLong => {
+                f.write_str("a period must be at most 18446744073709551615 ns (584 years)")
+            }
             Self::InitialAboveBurst { initial, burst } => {
-                write!(f, "a start with {initial} units is more than the burst of {burst}: ask for at most {burst}")
+                write!(
+                    f,
+                    "a start with {initial} units is more than the burst of {burst}: ask for at most {burst}"
+                )
             }
             Self::BurstTooLarge { burst, most } => {
                 write!(f, "a burst of {burst} cannot be counted exactly at this rate: ask for at most {most}")
             }
             Self::BurstOnWindow { limit, burst } => {
-                write!(f, "a window admits its limit of {limit} at one instant: leave out the burst of {burst}")
+                write!(
+                    f,
+                    "a window admits its limit of {limit} at one instant: leave out the burst of {burst}"
+                )
             }
             Self::WindowWithoutPeriod => {
                 f.write_str("a window needs a length: use a period, or a token bucket for a quota spent once")
@@ -263,7 +278,10 @@ impl fmt::Display for QuotaError {
             }
             Self::NoQuota => f.write_str("a joint limit needs at least one quota"),
             Self::QuotaCount { built, given } => {
-                write!(f, "the limiter was built from {built} quotas and cannot change to {given}: give {built}")
+                write!(
+                    f,
+                    "the limiter was built from {built} quotas and cannot change to {given}: give {built}"
+                )
             }
         }
     }

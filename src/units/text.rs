@@ -89,9 +89,14 @@ impl fmt::Display for QuotaTextError {
             Wrong::Shape => f.write_str("write it like \"50/s\", \"100/min burst 20\" or \"5 per 30s\""),
             Wrong::Number(part) => write!(f, "{part:?} is not a whole number up to {}", u64::MAX),
             Wrong::Span(part) => {
-                write!(f, "{part:?} is not a length of time: use ns, us, ms, s, min, h, day or week, as in \"30s\"")
+                write!(
+                    f,
+                    "{part:?} is not a length of time: use ns, us, ms, s, min, h, day or week, as in \"30s\""
+                )
             }
-            Wrong::Word(part) => write!(f, "{part:?} says nothing here: only \"burst N\" and \"initial N\" may follow"),
+            Wrong::Word(part) => {
+                write!(f, "{part:?} says nothing here: only \"burst N\" and \"initial N\" may follow")
+            }
             Wrong::Twice(part) => write!(f, "{part:?} stands twice"),
             Wrong::Quota(error) => error.fmt(f),
         }
@@ -234,8 +239,9 @@ mod with_serde {
     impl<'de> Deserialize<'de> for Window {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             fn read(text: &str) -> Result<Window, String> {
-                let length: Duration = span(text)
-                    .map_err(|_| format!("{text:?} is not a length of time: write it like \"30s\" or \"1min\""))?;
+                let length: Duration = span(text).map_err(|_| {
+                    format!("{text:?} is not a length of time: write it like \"30s\" or \"1min\"")
+                })?;
                 Window::new(length).map_err(|error: QuotaError| error.to_string())
             }
             deserializer.deserialize_str(Text("a length of time such as \"30s\"", read))

@@ -103,7 +103,13 @@ impl Gate for SlotGate {
         Ok(())
     }
 
-    fn behind(&mut self, now: Timestamp, ahead: u64, _each: &mut dyn Iterator<Item = u64>, units: u64) -> Later {
+    fn behind(
+        &mut self,
+        now: Timestamp,
+        ahead: u64,
+        _each: &mut dyn Iterator<Item = u64>,
+        units: u64,
+    ) -> Later {
         if ahead == 0 && self.fits(units) { Later::At(now) } else { Later::Release }
     }
 
@@ -127,7 +133,13 @@ impl Gate for SlotGate {
         None
     }
 
-    fn plan_next(&self, _plan: &mut (), _now: Timestamp, _units: u64, _deadline: Timestamp) -> Option<Timestamp> {
+    fn plan_next(
+        &self,
+        _plan: &mut (),
+        _now: Timestamp,
+        _units: u64,
+        _deadline: Timestamp,
+    ) -> Option<Timestamp> {
         None
     }
 }

@@ -95,6 +95,9 @@ where
 
 impl<K, V> fmt::Debug for HashStore<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HashStore").field("keys", &self.map.len()).field("cap", &self.cap).finish_non_exhaustive()
+        f.debug_struct("HashStore")
+            .field("keys", &self.map.len())
+            .field("cap", &self.cap)
+            .finish_non_exhaustive()
     }
 }

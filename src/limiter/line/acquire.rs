@@ -63,13 +63,15 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
 
     fn step(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<Grant, Denied>> {
         let heard = match self.stage {
-            Stage::Fresh => match self.core.enter(self.ask.units().units(), self.deadline, waker, is_thread) {
-                Ok(heard) => Some(heard),
-                Err(ticket) => {
-                    self.stage = Stage::Queued(ticket);
-                    None
+            Stage::Fresh => {
+                match self.core.enter(self.ask.units().units(), self.deadline, waker, is_thread) {
+                    Ok(heard) => Some(heard),
+                    Err(ticket) => {
+                        self.stage = Stage::Queued(ticket);
+                        None
+                    }
                 }
-            },
+            }
             Stage::Queued(ticket) => self.core.hear(ticket, self.ask.units().units(), waker),
             Stage::Done => panic!("an acquire was polled after it had given its answer"),
         };

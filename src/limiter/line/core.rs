@@ -246,7 +246,8 @@ impl<G: Gate, C: Clock> Core<G, C> {
     /// One turn. Whether another is due already.
     fn advance(self: &Arc<Self>) -> bool {
         let mut wakes = Vec::new();
-        let due = self.with(|inner, now| inner.admit(now, &mut wakes) || inner.arm(|| Waker::from(Arc::clone(self))));
+        let due = self
+            .with(|inner, now| inner.admit(now, &mut wakes) || inner.arm(|| Waker::from(Arc::clone(self))));
         wake_all(wakes);
         due
     }

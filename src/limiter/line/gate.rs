@@ -36,7 +36,13 @@ pub(crate) trait Gate: Send + 'static {
     /// When `units` could go behind those who wait: `ahead` are their units, and `each` lists them in order.
     ///
     /// The gate may keep what it finds until it is told that somebody `joined` or `left` the line.
-    fn behind(&mut self, now: Timestamp, ahead: u64, each: &mut dyn Iterator<Item = u64>, units: u64) -> Later;
+    fn behind(
+        &mut self,
+        now: Timestamp,
+        ahead: u64,
+        each: &mut dyn Iterator<Item = u64>,
+        units: u64,
+    ) -> Later;
     fn joined(&mut self, now: Timestamp, units: u64);
     fn left(&mut self);
     fn charge(&mut self, now: Timestamp, units: u64);
@@ -47,5 +53,11 @@ pub(crate) trait Gate: Send + 'static {
     type Plan;
     fn plan(&self) -> Option<Self::Plan>;
     /// When `units` go next in the plan; they count as gone if that is not after `deadline`.
-    fn plan_next(&self, plan: &mut Self::Plan, now: Timestamp, units: u64, deadline: Timestamp) -> Option<Timestamp>;
+    fn plan_next(
+        &self,
+        plan: &mut Self::Plan,
+        now: Timestamp,
+        units: u64,
+        deadline: Timestamp,
+    ) -> Option<Timestamp>;
 }

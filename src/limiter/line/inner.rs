@@ -338,7 +338,9 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         let mut late = Vec::new();
         for (ticket, waiter) in self.queue.iter() {
             let deadline = waiter.deadline.unwrap_or(Timestamp::MAX);
-            if self.gate.plan_next(&mut plan, now, waiter.units, deadline).is_none() && waiter.deadline.is_some() {
+            if self.gate.plan_next(&mut plan, now, waiter.units, deadline).is_none()
+                && waiter.deadline.is_some()
+            {
                 late.push(ticket);
             }
         }

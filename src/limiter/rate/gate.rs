@@ -112,7 +112,13 @@ impl<A: Stored> Gate for RateGate<A> {
         }
     }
 
-    fn behind(&mut self, now: Timestamp, ahead: u64, each: &mut dyn Iterator<Item = u64>, units: u64) -> Later {
+    fn behind(
+        &mut self,
+        now: Timestamp,
+        ahead: u64,
+        each: &mut dyn Iterator<Item = u64>,
+        units: u64,
+    ) -> Later {
         let needed = self.needed(units);
         if ahead == 0 {
             return self.algorithm.ready_at(&mut self.state, now, needed).into();
@@ -163,7 +169,13 @@ impl<A: Stored> Gate for RateGate<A> {
         Some(Walk { state: self.state.clone(), at: Timestamp::ZERO })
     }
 
-    fn plan_next(&self, plan: &mut Walk<A>, now: Timestamp, units: u64, deadline: Timestamp) -> Option<Timestamp> {
+    fn plan_next(
+        &self,
+        plan: &mut Walk<A>,
+        now: Timestamp,
+        units: u64,
+        deadline: Timestamp,
+    ) -> Option<Timestamp> {
         match self.algorithm.ready_at(&mut plan.state, plan.at.max(now), self.needed(units)) {
             When::At(at) if at <= deadline => {
                 plan.at = at;
