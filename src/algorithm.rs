@@ -13,9 +13,6 @@ pub use fixed_window::{Anchor, FixedWindow};
 pub use joint::Joint;
 pub use sliding_counter::SlidingCounter;
 pub use sliding_window::SlidingWindow;
-#[doc(hidden)]
-#[allow(unnameable_types, reason = "the state of a pure algorithm is its own business")]
-pub use token_bucket::State as TokenBucketState;
 pub use token_bucket::TokenBucket;
 pub(crate) use token_bucket::{Pace, Place, Step};
 

@@ -1,5 +1,4 @@
 //! Streams and sinks at a limiter's pace.
-#![cfg(feature = "futures")]
 
 use std::time::Duration;
 

@@ -50,6 +50,7 @@ pub(crate) struct Place {
 
 /// Theoretical arrival time on the circle, and the anchor that relates the circle to the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(unnameable_types, reason = "the state of a pure algorithm is its own business")]
 pub struct State {
     pub(crate) word: u64,
     pub(crate) anchor: Place,

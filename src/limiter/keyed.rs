@@ -186,30 +186,30 @@ impl<K, A: Stored, C: Clock, S> fmt::Debug for Keyed<K, A, C, S> {
     }
 }
 
-impl<Q, A, C, S> Limiter<Q> for Keyed<Q::Owned, A, C, S>
+impl<K, A, C, S> Limiter<K> for Keyed<K, A, C, S>
 where
-    Q: Hash + Eq + ToOwned + ?Sized,
+    K: Hash + Eq + Clone,
     A: Stored,
     C: Clock,
-    S: Store<Q::Owned, RateLimiter<A, C>>,
+    S: Store<K, RateLimiter<A, C>>,
 {
     type Permit = RatePermit<A, C>;
     type Fault = Infallible;
     type Acquire = AcquireKeyed<A, C>;
 
-    fn acquire(&self, key: &Q, ask: Ask) -> Self::Acquire {
+    fn acquire(&self, key: &K, ask: Ask) -> Self::Acquire {
         Self::acquire(self, key, ask)
     }
 }
 
-impl<Q, A, C, S> TryLimiter<Q> for Keyed<Q::Owned, A, C, S>
+impl<K, A, C, S> TryLimiter<K> for Keyed<K, A, C, S>
 where
-    Q: Hash + Eq + ToOwned + ?Sized,
+    K: Hash + Eq + Clone,
     A: Stored,
     C: Clock,
-    S: Store<Q::Owned, RateLimiter<A, C>>,
+    S: Store<K, RateLimiter<A, C>>,
 {
-    fn try_acquire(&self, key: &Q, cost: Cost) -> Result<Self::Permit, Denied> {
+    fn try_acquire(&self, key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
         Self::try_acquire(self, key, cost)
     }
 }

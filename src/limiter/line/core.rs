@@ -229,7 +229,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
             return;
         }
         // A waker that panics must not leave the line without anyone to move it.
-        let moving = Moving(&self.calls);
+        let mut moving = Moving { calls: &self.calls, done: false };
         let mut answered = 1;
         loop {
             if self.advance() {
@@ -240,7 +240,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
                 Err(calls) => answered = calls,
             }
         }
-        std::mem::forget(moving);
+        moving.done = true;
     }
 
     /// One turn. Whether another is due already.
@@ -256,16 +256,28 @@ impl<G: Gate, C: Clock> Core<G, C> {
 /// What an ask is answered.
 pub(super) type Heard = Result<Grant, Denied>;
 
-struct Moving<'a>(&'a AtomicUsize);
+struct Moving<'a> {
+    calls: &'a AtomicUsize,
+    done: bool,
+}
 
 impl Drop for Moving<'_> {
     fn drop(&mut self) {
-        self.0.store(0, Ordering::Release);
+        if !self.done {
+            self.calls.store(0, Ordering::Release);
+        }
     }
 }
 
+/// Wakes all, even if one of them panics: each of them has been told something.
 fn wake_all(wakes: Vec<Waker>) {
-    wakes.into_iter().for_each(Waker::wake);
+    struct Rest(std::vec::IntoIter<Waker>);
+    impl Drop for Rest {
+        fn drop(&mut self) {
+            self.0.by_ref().for_each(Waker::wake);
+        }
+    }
+    drop(Rest(wakes.into_iter()));
 }
 
 /// A timer fired.
