@@ -1,7 +1,6 @@
 //! What a limiter is, written as tests: run it on a limiter of your own.
 //!
 //! ```
-//! use std::time::Duration;
 //! use tollgate::contract::Contract;
 //! use tollgate::{ManualClock, Quota, TokenBucket};
 //!

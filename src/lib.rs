@@ -1,6 +1,6 @@
 #![doc = include_str!("docs/intro.md")]
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
-#![doc(test(attr(deny(warnings))))]
+#![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
 mod units;
 
@@ -31,3 +31,7 @@ pub use limiter::*;
 #[cfg(feature = "tower")]
 pub use tower::{LimitError, LimitLayer};
 pub use units::{Cost, Quota, QuotaError, QuotaTextError, Timestamp, Window};
+
+#[cfg(all(doctest, feature = "tokio", feature = "tower"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

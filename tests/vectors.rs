@@ -436,6 +436,13 @@ impl Params {
         self.queue.is_none()
     }
 
+    fn unit_is_whole_ns(&self) -> bool {
+        match (self.refill_tokens, self.refill_period_ns) {
+            (Some(tokens), Some(period_ns)) if tokens > 0 => period_ns % tokens == 0,
+            _ => true,
+        }
+    }
+
     fn is_newest_first(&self) -> bool {
         self.queue.is_some_and(|queue| queue.order == Served::NewestFirst)
     }
@@ -611,8 +618,10 @@ struct Play<'v, L: Subject> {
 struct Waiting<'v, L: Subject> {
     name: Option<&'v str>,
     acquire: Pin<Box<L::Acquire>>,
-    /// When it goes unless something else happens than time passing and others joining the line behind it.
-    due_ns: Option<u64>,
+    /// When it goes unless something else happens than time passing and others joining the line behind it: between
+    /// these two. They differ where a unit takes no whole number of nanoseconds: a grant happens at the first whole one,
+    /// and a bucket that is full until then keeps no credit for it, so each ask ahead can cost one.
+    due_ns: Option<(u64, u64)>,
 }
 
 /// Who was woken, by its place among those who waited, and when.
@@ -697,12 +706,12 @@ impl<'v, L: Subject> Play<'v, L> {
     /// Whoever still waits goes when it was told it would.
     fn run_out(&mut self) -> Result<(), String> {
         let last_ns = self.waiting.iter().flatten().filter_map(|waiting| waiting.due_ns).max();
-        if let Some(last_ns) = last_ns {
+        if let Some((_, last_ns)) = last_ns {
             self.wall.set(last_ns);
             self.listen(&mut Seen::default())?;
         }
         match self.waiting.iter().flatten().find_map(|waiting| waiting.due_ns) {
-            Some(due_ns) => Err(format!("not granted at {due_ns} ns as told")),
+            Some((due_ns, _)) => Err(format!("not granted at {due_ns} ns as told")),
             None => Ok(()),
         }
     }
@@ -719,7 +728,8 @@ impl<'v, L: Subject> Play<'v, L> {
                 match self.poll(&mut waiting.acquire, index) {
                     Poll::Pending => self.waiting[index] = Some(waiting),
                     Poll::Ready(Ok(permit)) => {
-                        if let Some(due_ns) = waiting.due_ns.filter(|due_ns| *due_ns != at_ns) {
+                        let missed = |due: &(u64, u64)| !(due.0..=due.1).contains(&at_ns);
+                        if let Some((due_ns, _)) = waiting.due_ns.filter(missed) {
                             return Err(format!("granted at {at_ns} ns, told {due_ns} ns"));
                         }
                         seen.granted.extend(waiting.name);
@@ -820,7 +830,10 @@ impl<'v, L: Subject> Play<'v, L> {
                 seen.wait_ns = Some(told.map(as_ns));
                 // Time that went back has not gone back in there.
                 let due = told.map(|wait| self.wall.clock.now().after(wait).as_ns());
-                let due_ns = due.filter(|_| !self.params.is_newest_first());
+                let ahead = self.waiting.iter().flatten().count() as u64;
+                let slack_ns = if self.params.unit_is_whole_ns() { 0 } else { ahead };
+                let due = due.filter(|_| !self.params.is_newest_first());
+                let due_ns = due.map(|due_ns| (due_ns, due_ns.saturating_add(slack_ns)));
                 self.waiting.push(Some(Waiting { name, acquire, due_ns }));
             }
         }

@@ -21,6 +21,10 @@ const RATE_PARTS: u128 = 2_000_000_000;
 /// counted in ticks of which a nanosecond and a unit both hold a whole number. Where no such tick fits (large prime
 /// rates with large bursts) the rate is slowed by at most one part in 2·10⁹.
 ///
+/// **Pacing.** A grant happens at a whole nanosecond. Where a unit takes a fraction of one and the cost is all of the
+/// burst, the bucket is full until then and the fraction is lost: less than a nanosecond a grant, and none with room for
+/// one unit more.
+///
 /// **Refund.** A refund is worth what was taken less what has been refilled since the grant.
 ///
 /// **Debt** is kept up to at least 2⁶¹ ticks (73 years of refill for rates of a whole number of nanoseconds per

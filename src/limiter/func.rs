@@ -12,7 +12,7 @@ use crate::decision::{Ask, Error};
 /// [`Limiter`] owes; [`contract`](crate::contract) tests it.
 ///
 /// ```
-/// use tollgate::{Ask, Error, Limiter, Quota, TokenBucket, limiter_fn};
+/// use tollgate::{Ask, Limiter, Quota, TokenBucket, limiter_fn};
 /// let bucket = TokenBucket::new(Quota::per_second(10))?;
 /// // Twice the price for long names.
 /// let by_length = limiter_fn(move |name: &str, ask: Ask| {

@@ -137,7 +137,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
     pub(super) fn enter<C: Clock<Timer = T>>(
         &mut self,
         now: Timestamp,
-        waiter: Waiter,
+        mut waiter: Waiter,
         clock: &C,
         wakes: &mut Vec<Waker>,
     ) -> Entry {
@@ -160,6 +160,8 @@ impl<G: Gate, T: Timer> Inner<G, T> {
             }
         }
         self.evict_for(units, wakes);
+        let deadline = deadline.map(|deadline| self.grace(deadline));
+        waiter.deadline = deadline;
         let ticket = self.queue.push(waiter);
         self.gate.joined(now, units);
         let serves_first = self.queue.next(self.line.order) == Some(ticket);
@@ -230,6 +232,13 @@ impl<G: Gate, T: Timer> Inner<G, T> {
             armed != Armed::Gone
         });
         due
+    }
+
+    /// A grant happens at a whole nanosecond, and a bucket that is full until then keeps no credit for the part before
+    /// it: each ask ahead can cost one. Who was let in line because it would be in time is not sent away for that.
+    fn grace(&self, deadline: Timestamp) -> Timestamp {
+        let ahead = if G::TIMED { self.queue.len() as u64 } else { 0 };
+        deadline.after(Duration::from_nanos(ahead))
     }
 
     fn evict_for(&mut self, units: u64, wakes: &mut Vec<Waker>) {
