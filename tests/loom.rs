@@ -1,10 +1,9 @@
-//! Models of everything that runs without a lock or hands work from one thread to another, in every order that fits
-//! the bound on preemptions. Built and run with
+//! Models of everything that runs without a lock or hands work from one thread to another. Built and run with
 //! `RUSTFLAGS='--cfg tollgate_loom' LOOM_MAX_PREEMPTIONS=3 cargo test --release --no-default-features --test loom`;
 //! without the cfg there is nothing here.
 //!
-//! Each model says what it was seen to fail on: one such line of the crate was changed at a time. Models of more than
-//! two threads run with fewer preemptions than asked for; ask for more to look further.
+//! Each model says what it was seen to fail on: one such thing was changed in the crate at a time. Small models are run
+//! in every order there is, the others in every order of as many preemptions as are asked for.
 //!
 //! Not modelled: `acquire_blocking`, which parks and unparks threads of the standard library.
 #![cfg(tollgate_loom)]
@@ -25,11 +24,20 @@ use tollgate::{
     TokenBucket, TryLimiter,
 };
 
-/// Runs a model with `fewer` preemptions than `LOOM_MAX_PREEMPTIONS`, or than three.
+/// Runs a model in every order there is.
+fn every_order(run: impl Fn() + Sync + Send + 'static) {
+    check(None, run);
+}
+
+/// Runs a model in every order of at most `LOOM_MAX_PREEMPTIONS` preemptions, or three, less `fewer`.
 fn model(fewer: usize, run: impl Fn() + Sync + Send + 'static) {
+    let most = Builder::new().preemption_bound.unwrap_or(3);
+    check(Some(most.saturating_sub(fewer)), run);
+}
+
+fn check(preemptions: Option<usize>, run: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
-    builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(3).saturating_sub(fewer));
-    builder.max_branches = 10_000;
+    builder.preemption_bound = preemptions;
     builder.check(run);
 }
 
@@ -163,7 +171,7 @@ fn reason<T>(heard: &Result<T, Error>) -> Option<Reason> {
 /// Seen to fail on: a store in place of the compare-exchange in `Word::look`.
 #[test]
 fn two_at_the_door_are_admitted_as_the_burst_allows() {
-    model(0, || {
+    every_order(|| {
         let bucket = bucket(Quota::per(1, ns(10)).burst(3));
         let other = bucket.clone();
         let other = thread::spawn(move || other.check(2));
@@ -178,7 +186,7 @@ fn two_at_the_door_are_admitted_as_the_burst_allows() {
 /// Seen to fail on: a store in place of the compare-exchange in `Word::look`.
 #[test]
 fn three_at_the_door_are_admitted_as_the_burst_allows() {
-    model(0, || {
+    every_order(|| {
         let bucket = bucket(Quota::per(1, ns(10)).burst(2));
         let others: Vec<JoinHandle<Result<(), Denied>>> = (0..2)
             .map(|_| {
@@ -214,7 +222,7 @@ fn a_look_under_the_lock_does_not_undo_a_take() {
 /// Seen to fail on:
 #[test]
 fn a_take_is_charged_under_one_quota() {
-    model(0, || {
+    every_order(|| {
         let bucket = bucket(fast());
         let other = bucket.clone();
         let other = thread::spawn(move || other.check(1));
@@ -231,7 +239,7 @@ fn a_take_is_charged_under_one_quota() {
 /// Seen to fail on:
 #[test]
 fn a_refusal_is_told_under_one_quota() {
-    model(0, || {
+    every_order(|| {
         let bucket = bucket(fast().initial(0));
         let other = bucket.clone();
         let other = thread::spawn(move || other.check(1).unwrap_err().retry_after());
@@ -244,7 +252,7 @@ fn a_refusal_is_told_under_one_quota() {
 /// Seen to fail on:
 #[test]
 fn a_quota_that_changes_twice_is_never_read_in_between() {
-    model(1, || {
+    model(0, || {
         let bucket = bucket(fast().initial(0));
         let other = bucket.clone();
         let other = thread::spawn(move || other.check(1).unwrap_err().retry_after());
@@ -289,7 +297,7 @@ fn work<C: Clock>(slots: &Concurrency<C>, done: &AtomicUsize) -> usize {
 /// Seen to fail on:
 #[test]
 fn one_slot_is_held_by_one_at_a_time() {
-    model(0, || {
+    every_order(|| {
         let (slots, done) = (slots(1), Arc::new(AtomicUsize::new(0)));
         let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
         let other = thread::spawn(move || work(&others_slots, &others_done));
@@ -303,7 +311,7 @@ fn one_slot_is_held_by_one_at_a_time() {
 /// Seen to fail on:
 #[test]
 fn two_slots_are_held_by_two_of_three() {
-    model(1, || {
+    model(0, || {
         let (slots, used) = (slots(2), Arc::new(AtomicUsize::new(0)));
         let use_one = |slots: &Concurrency<ManualClock>, used: &AtomicUsize| {
             let slot = slots.try_acquire(1);
@@ -327,7 +335,7 @@ fn two_slots_are_held_by_two_of_three() {
 /// Seen to fail on:
 #[test]
 fn a_look_under_the_lock_loses_no_slot() {
-    model(0, || {
+    every_order(|| {
         let (slots, done) = (slots(1), Arc::new(AtomicUsize::new(0)));
         let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
         let other = thread::spawn(move || work(&others_slots, &others_done));
@@ -351,7 +359,7 @@ fn wait_and_work<C: Clock>(slots: &Concurrency<C>, done: &AtomicUsize) {
 /// Seen to fail on:
 #[test]
 fn a_release_meets_one_who_joins_the_line() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(1);
         let slot = slots.try_acquire(1).unwrap();
         let waiter = slots.clone();
@@ -365,7 +373,7 @@ fn a_release_meets_one_who_joins_the_line() {
 /// Seen to fail on:
 #[test]
 fn two_who_wait_are_served_in_turn() {
-    model(1, || {
+    model(0, || {
         let (slots, done) = (slots(1), Arc::new(AtomicUsize::new(0)));
         let slot = slots.try_acquire(1).unwrap();
         let others: Vec<JoinHandle<()>> = (0..2)
@@ -404,7 +412,7 @@ fn three_who_wait_are_served_in_turn() {
 /// Seen to fail on:
 #[test]
 fn one_who_waits_for_two_gets_both() {
-    model(1, || {
+    model(0, || {
         let slots = slots(2);
         let releases: Vec<JoinHandle<()>> = (0..2)
             .map(|_| {
@@ -421,7 +429,7 @@ fn one_who_waits_for_two_gets_both() {
 /// Seen to fail on:
 #[test]
 fn the_last_waker_is_the_one_woken() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(1);
         let slot = slots.try_acquire(1).unwrap();
         let mut waiter = Box::pin(slots.acquire(1));
@@ -438,7 +446,7 @@ fn the_last_waker_is_the_one_woken() {
 /// Seen to fail on:
 #[test]
 fn one_who_gives_up_as_a_slot_comes_leaves_it() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(1);
         let slot = slots.try_acquire(1).unwrap();
         let quitter = slots.clone();
@@ -452,7 +460,7 @@ fn one_who_gives_up_as_a_slot_comes_leaves_it() {
 /// Seen to fail on:
 #[test]
 fn one_who_gives_up_in_front_lets_the_next_through() {
-    model(1, || {
+    model(0, || {
         let slots = slots(1);
         let slot = slots.try_acquire(1).unwrap();
         let mut front = Box::pin(slots.acquire(1));
@@ -472,7 +480,7 @@ fn one_who_gives_up_in_front_lets_the_next_through() {
 /// Seen to fail on:
 #[test]
 fn one_who_gives_up_a_large_ask_lets_a_small_one_through() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(2);
         let slot = slots.try_acquire(1).unwrap();
         let mut large = Box::pin(slots.acquire(2));
@@ -488,7 +496,7 @@ fn one_who_gives_up_a_large_ask_lets_a_small_one_through() {
 /// Seen to fail on:
 #[test]
 fn one_polled_again_and_given_up_leaves_the_slot() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(1);
         let slot = slots.try_acquire(1).unwrap();
         let mut waiter = Box::pin(slots.acquire(1));
@@ -507,7 +515,7 @@ fn one_polled_again_and_given_up_leaves_the_slot() {
 /// Seen to fail on:
 #[test]
 fn closing_answers_one_who_joins_the_line() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(1);
         let slot = slots.try_acquire(1).unwrap();
         let waiter = slots.clone();
@@ -523,7 +531,7 @@ fn closing_answers_one_who_joins_the_line() {
 /// Seen to fail on:
 #[test]
 fn closing_meets_a_release() {
-    model(1, || {
+    model(0, || {
         let slots = slots(1);
         let slot = slots.try_acquire(1).unwrap();
         let waiter = slots.clone();
@@ -539,7 +547,7 @@ fn closing_meets_a_release() {
 /// Seen to fail on:
 #[test]
 fn the_end_of_a_pause_meets_one_who_joins_the_line() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(1);
         slots.pause();
         let waiter = slots.clone();
@@ -559,7 +567,7 @@ fn empty_bucket(clock: &SeenClock) -> TokenBucket<SeenClock> {
 /// Seen to fail on:
 #[test]
 fn time_comes_as_one_joins_the_line() {
-    model(0, || {
+    every_order(|| {
         let clock = SeenClock::new();
         let bucket = empty_bucket(&clock);
         let mover = thread::spawn(move || clock.advance(10));
@@ -612,7 +620,7 @@ fn one_gives_up_as_its_time_comes() {
 /// Seen to fail on:
 #[test]
 fn a_granted_unit_nobody_hears_of_goes_back() {
-    model(0, || {
+    every_order(|| {
         let clock = SeenClock::new();
         let bucket = empty_bucket(&clock);
         let quitter = bucket.clone();
@@ -631,7 +639,7 @@ fn a_granted_unit_nobody_hears_of_goes_back() {
 /// Seen to fail on:
 #[test]
 fn a_longest_wait_ends_as_one_joins_the_line() {
-    model(0, || {
+    every_order(|| {
         let clock = SeenClock::new();
         let slots = Concurrency::builder(1).clock(clock.clone()).build();
         let slot = slots.try_acquire(1).unwrap();
@@ -680,7 +688,7 @@ fn a_refusal_by_the_second_never_spends_the_first() {
 /// Seen to fail on:
 #[test]
 fn both_limits_are_spent_together() {
-    model(0, || {
+    every_order(|| {
         let (rate, slots) = (bucket(Quota::per(1, ns(10)).burst(2)), slots(1));
         let both = rate.clone().and(slots.clone());
         let other = both.clone();
@@ -698,7 +706,7 @@ fn both_limits_are_spent_together() {
 /// Seen to fail on:
 #[test]
 fn one_who_gives_up_both_leaves_both() {
-    model(1, || {
+    every_order(|| {
         let (rate, slots) = (bucket(Quota::per(1, ns(10)).burst(1)), slots(1));
         let slot = slots.try_acquire(1).unwrap();
         let both = rate.clone().and(slots.clone());
@@ -719,7 +727,7 @@ fn one_who_gives_up_both_leaves_both() {
 /// Seen to fail on:
 #[test]
 fn a_resize_meets_takes_and_releases() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(1);
         let held = slots.try_acquire(1).unwrap();
         let other = slots.clone();
@@ -740,7 +748,7 @@ fn a_resize_meets_takes_and_releases() {
 /// Seen to fail on:
 #[test]
 fn fewer_slots_take_effect_as_slots_come_back() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(2);
         let held = slots.try_acquire(1).unwrap();
         let other = slots.clone();
@@ -760,7 +768,7 @@ fn fewer_slots_take_effect_as_slots_come_back() {
 /// Seen to fail on:
 #[test]
 fn more_slots_serve_one_who_joins_the_line() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(0);
         slots.resize(1);
         let slot = slots.try_acquire(1).unwrap();
@@ -776,7 +784,7 @@ fn more_slots_serve_one_who_joins_the_line() {
 /// Seen to fail on:
 #[test]
 fn an_ask_that_no_longer_fits_is_answered() {
-    model(0, || {
+    every_order(|| {
         let slots = slots(2);
         let slot = slots.try_acquire(1).unwrap();
         let waiter = slots.clone();

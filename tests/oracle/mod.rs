@@ -191,7 +191,7 @@ impl Oracle for Bucket {
         let lowest = fraction(terms.period_ns, terms.count);
         let most = match terms.period_ns {
             0 => 1 << 60,
-            _ if terms.is_exact() => ((BigInt::one() << 61) / lowest.numer()).to_u64().unwrap_or(u64::MAX),
+            _ if terms.is_exact() => (BigInt::from(1_u64 << 61) / lowest.numer()).to_u64().unwrap_or(u64::MAX),
             _ => terms.burst / 6,
         };
         most.min(1 << 62)
@@ -572,7 +572,10 @@ impl Law {
     /// An event to refer to later.
     pub(crate) fn admitted(&mut self, at: u64, cost: u64) -> usize {
         self.events.push(Event { at, net: cost, extra: false });
-        self.check();
+        // Nothing may always go, debt or no debt.
+        if cost > 0 {
+            self.check();
+        }
         self.events.len() - 1
     }
 
