@@ -252,7 +252,7 @@ fn a_refusal_is_told_under_one_quota() {
 /// Seen to fail on:
 #[test]
 fn a_quota_that_changes_twice_is_never_read_in_between() {
-    model(0, || {
+    model(1, || {
         let bucket = bucket(fast().initial(0));
         let other = bucket.clone();
         let other = thread::spawn(move || other.check(1).unwrap_err().retry_after());

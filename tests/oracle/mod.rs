@@ -191,7 +191,9 @@ impl Oracle for Bucket {
         let lowest = fraction(terms.period_ns, terms.count);
         let most = match terms.period_ns {
             0 => 1 << 60,
-            _ if terms.is_exact() => (BigInt::from(1_u64 << 61) / lowest.numer()).to_u64().unwrap_or(u64::MAX),
+            _ if terms.is_exact() => {
+                (BigInt::from(1_u64 << 61) / lowest.numer()).to_u64().unwrap_or(u64::MAX)
+            }
             _ => terms.burst / 6,
         };
         most.min(1 << 62)
@@ -277,7 +279,8 @@ impl Oracle for Window {
         if cost > self.terms.count {
             return None;
         }
-        let mut times: Vec<u64> = self.log.iter().map(|(at, _)| self.gone(*at)).filter(|at| *at > now).collect();
+        let mut times: Vec<u64> =
+            self.log.iter().map(|(at, _)| self.gone(*at)).filter(|at| *at > now).collect();
         times.push(now);
         times.sort_unstable();
         times.into_iter().find(|at| self.used(*at) + u128::from(cost) <= u128::from(self.terms.count))
@@ -315,7 +318,8 @@ impl Oracle for Window {
         self.log = kept;
         self.terms = next;
         // A segment of before keeps its length: the longer of the two bounds both.
-        self.longer_ns = self.segments.map_or(0, |segments| next.period_ns.div_ceil(segments).max(self.longer_ns));
+        self.longer_ns =
+            self.segments.map_or(0, |segments| next.period_ns.div_ceil(segments).max(self.longer_ns));
     }
 
     fn span(&self) -> u64 {
@@ -353,7 +357,8 @@ impl Counter {
     }
 
     fn estimate(&self, into_ns: u64) -> Rational {
-        whole(self.previous) * fraction(self.terms.period_ns - into_ns, self.terms.period_ns) + whole(self.current)
+        whole(self.previous) * fraction(self.terms.period_ns - into_ns, self.terms.period_ns)
+            + whole(self.current)
     }
 }
 
@@ -409,7 +414,11 @@ impl Oracle for Counter {
         let none = Rational::zero();
         let windows = if self.current > 0 { 2 } else { u64::from(self.previous > 0) };
         let full = if windows == 0 { now } else { self.started + windows * self.terms.period_ns };
-        Left { remaining: down(&free.clone().max(none.clone())), debt: up(&(-free).max(none)), full: Some(full) }
+        Left {
+            remaining: down(&free.clone().max(none.clone())),
+            debt: up(&(-free).max(none)),
+            full: Some(full),
+        }
     }
 
     fn change(&mut self, now: u64, next: Terms) {
@@ -600,9 +609,17 @@ impl Law {
             Promise::Counter => {
                 let grid = |at: u64| (at - epoch.grid) / epoch.terms.period_ns;
                 let sum = self.sum(epoch, |event| !event.extra && last.at - event.at < epoch.terms.period_ns);
-                assert!(sum <= whole(epoch.terms.count) * whole(2), "{sum} in the window to {}: {self:?}", last.at);
+                assert!(
+                    sum <= whole(epoch.terms.count) * whole(2),
+                    "{sum} in the window to {}: {self:?}",
+                    last.at
+                );
                 let sum = self.sum(epoch, |event| grid(event.at) == grid(last.at));
-                assert!(sum <= whole(epoch.terms.count), "{sum} in the grid's window at {}: {self:?}", last.at);
+                assert!(
+                    sum <= whole(epoch.terms.count),
+                    "{sum} in the grid's window at {}: {self:?}",
+                    last.at
+                );
             }
             Promise::Edges => {
                 let mut sum = Rational::zero();

@@ -1,12 +1,14 @@
 //! The lock, the timers, and moving the line on.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use super::Line;
 use super::gate::Gate;
-use super::inner::{Entry, Inner};
+use super::inner::{Entry, Heard, Inner};
 use super::queue::{Answer, Ticket, Waiter};
 use crate::algorithm::Grant;
 use crate::clock::Clock;
@@ -115,19 +117,19 @@ impl<G: Gate, C: Clock> Core<G, C> {
         deadline: Option<Timestamp>,
         waker: &Waker,
         is_thread: bool,
-    ) -> Result<Heard, Ticket> {
+    ) -> Result<Told, Ticket> {
         if units > 0 {
             let now = self.clock.now();
             if G::look(&self.door, now, units) == Glance::Go {
                 return Ok(Ok(Grant::new(now, units)));
             }
         }
+        // Made and dropped outside the lock, as every waker is.
+        let mut newcomer = Some(Waiter::new(units, deadline, waker.clone(), is_thread));
         let mut wakes = Vec::new();
-        let (entry, now) = self.with(|inner, now| {
-            let waiter = Waiter::new(units, deadline, waker.clone(), is_thread);
-            (inner.enter(now, waiter, &self.clock, &mut wakes), now)
-        });
-        wake_all(wakes);
+        let (entry, now) =
+            self.with(|inner, now| (inner.enter(now, &mut newcomer, &self.clock, &mut wakes), now));
+        let panicked = wake_all(wakes);
         match entry {
             Entry::Granted => Ok(Ok(Grant::new(now, units))),
             Entry::Denied(denied) => Ok(Err(denied)),
@@ -135,26 +137,35 @@ impl<G: Gate, C: Clock> Core<G, C> {
                 if must_drive {
                     self.drive();
                 }
+                panicked.resume();
                 Err(ticket)
             }
         }
     }
 
     /// A later poll of an ask that waits.
-    pub(super) fn hear(self: &Arc<Self>, ticket: Ticket, units: u64, waker: &Waker) -> Option<Heard> {
-        // Not through `with`: the door is shut while the ask waits, and an answered one changes nothing by listening.
-        let mut inner = self.inner.lock();
-        match inner.hear(ticket, waker) {
-            Some(Answer::Granted(at)) => Some(Ok(Grant::new(at, units))),
-            Some(Answer::Denied(denied)) => Some(Err(denied)),
-            None => {
-                // The task may have moved to another runtime since it joined the line.
-                let new_timer = G::TIMED && inner.make_timer(&self.clock) == Some(true);
-                drop(inner);
-                if new_timer {
-                    self.drive();
+    pub(super) fn hear(self: &Arc<Self>, ticket: Ticket, units: u64, waker: &Waker) -> Option<Told> {
+        let mut spare = None;
+        loop {
+            // Not through `with`: the door is shut while the ask waits, and listening changes nothing.
+            let mut inner = self.inner.lock();
+            match inner.hear(ticket, waker, &mut spare) {
+                Heard::Answered(Some(Answer::Granted(at))) => return Some(Ok(Grant::new(at, units))),
+                Heard::Answered(Some(Answer::Denied(denied))) => return Some(Err(denied)),
+                Heard::Answered(None) => return None,
+                Heard::NeedsWaker => {
+                    drop(inner);
+                    spare = Some(waker.clone());
                 }
-                None
+                Heard::Waits { timed } => {
+                    // The task may have moved to another runtime since it joined the line.
+                    let new_timer = timed && inner.timers.make(&self.clock) == Some(true);
+                    drop(inner);
+                    if new_timer {
+                        self.drive();
+                    }
+                    return None;
+                }
             }
         }
     }
@@ -192,34 +203,40 @@ impl<G: Gate, C: Clock> Core<G, C> {
 
     /// Changes the gate and lets those who wait see it.
     pub(crate) fn change<R>(self: &Arc<Self>, act: impl FnOnce(&mut G, Timestamp) -> R) -> R {
-        let mut wakes = Vec::new();
-        let (answer, waited) = self.with(|inner, now| {
+        self.alter(|inner, now, wakes| {
+            let capacity_before = inner.gate.capacity();
             let answer = act(&mut inner.gate, now);
-            inner.recheck(now, &mut wakes);
-            (answer, !inner.queue.is_empty())
-        });
-        wake_all(wakes);
-        if waited {
-            self.drive();
-        }
-        answer
+            inner.recheck(now, capacity_before, wakes);
+            answer
+        })
     }
 
     pub(crate) fn close(self: &Arc<Self>) {
-        let mut wakes = Vec::new();
-        self.with(|inner, _| inner.close(&mut wakes));
-        wake_all(wakes);
-        self.drive();
+        self.alter(|inner, _, wakes| inner.close(wakes));
     }
 
     pub(crate) fn pause(self: &Arc<Self>, paused: bool) {
-        let mut wakes = Vec::new();
-        self.with(|inner, now| {
+        self.alter(|inner, now, wakes| {
             inner.paused = paused;
-            inner.recheck(now, &mut wakes);
+            inner.recheck(now, 0, wakes);
         });
-        wake_all(wakes);
-        self.drive();
+    }
+
+    fn alter<R>(
+        self: &Arc<Self>,
+        act: impl FnOnce(&mut Inner<G, C::Timer>, Timestamp, &mut Vec<Waker>) -> R,
+    ) -> R {
+        let mut wakes = Vec::new();
+        let (answer, wait) = self.with(|inner, now| {
+            let waited = !inner.queue.is_empty();
+            (act(inner, now, &mut wakes), waited)
+        });
+        let panicked = wake_all(wakes);
+        if wait {
+            self.drive();
+        }
+        panicked.resume();
+        answer
     }
 
     /// Moves the line on: admits and wakes whoever may go, and sets the timers for the next.
@@ -228,11 +245,15 @@ impl<G: Gate, C: Clock> Core<G, C> {
         if self.calls.fetch_add(1, Ordering::AcqRel) > 0 {
             return;
         }
-        // A waker that panics must not leave the line without anyone to move it.
-        let mut moving = Moving { calls: &self.calls, done: false };
         let mut answered = 1;
+        let mut panicked = Panicked(None);
         loop {
-            if self.advance() {
+            let mut wakes = Vec::new();
+            let due = self.with(|inner, now| {
+                inner.admit(now, &mut wakes) || inner.arm(|| Waker::from(Arc::clone(self)))
+            });
+            panicked = panicked.or(wake_all(wakes));
+            if due {
                 continue;
             }
             match self.calls.compare_exchange(answered, 0, Ordering::AcqRel, Ordering::Acquire) {
@@ -240,44 +261,34 @@ impl<G: Gate, C: Clock> Core<G, C> {
                 Err(calls) => answered = calls,
             }
         }
-        moving.done = true;
-    }
-
-    /// One turn. Whether another is due already.
-    fn advance(self: &Arc<Self>) -> bool {
-        let mut wakes = Vec::new();
-        let due = self
-            .with(|inner, now| inner.admit(now, &mut wakes) || inner.arm(|| Waker::from(Arc::clone(self))));
-        wake_all(wakes);
-        due
+        panicked.resume();
     }
 }
 
 /// What an ask is answered.
-pub(super) type Heard = Result<Grant, Denied>;
-
-struct Moving<'a> {
-    calls: &'a AtomicUsize,
-    done: bool,
-}
-
-impl Drop for Moving<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.calls.store(0, Ordering::Release);
-        }
-    }
-}
+pub(super) type Told = Result<Grant, Denied>;
 
 /// Wakes all, even if one of them panics: each of them has been told something.
-fn wake_all(wakes: Vec<Waker>) {
-    struct Rest(std::vec::IntoIter<Waker>);
-    impl Drop for Rest {
-        fn drop(&mut self) {
-            self.0.by_ref().for_each(Waker::wake);
+fn wake_all(wakes: Vec<Waker>) -> Panicked {
+    wakes.into_iter().fold(Panicked(None), |panicked, waker| {
+        panicked.or(Panicked(catch_unwind(AssertUnwindSafe(|| waker.wake())).err()))
+    })
+}
+
+/// The first panic of a waker, kept until the line has been moved on.
+#[must_use]
+struct Panicked(Option<Box<dyn Any + Send>>);
+
+impl Panicked {
+    fn or(self, later: Self) -> Self {
+        Self(self.0.or(later.0))
+    }
+
+    fn resume(self) {
+        if let Some(panic) = self.0 {
+            resume_unwind(panic);
         }
     }
-    drop(Rest(wakes.into_iter()));
 }
 
 /// A timer fired.

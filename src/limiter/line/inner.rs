@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::gate::{Gate, Later};
 use super::queue::{Answer, Queue, Ticket, Waiter};
+use super::timers::Timers;
 use super::{Line, Order};
 use crate::algorithm::{Grant, When};
-use crate::clock::{Armed, Clock, Timer};
+use crate::clock::{Clock, Timer};
 use crate::decision::{Denied, Name, Reason, Snapshot};
 use crate::units::Timestamp;
 
@@ -32,8 +33,7 @@ pub(super) struct Inner<G, T> {
     /// When the line has to be moved next, as last told to timers and to the first thread.
     pub(super) next_event: Option<Timestamp>,
     leader_changed: bool,
-    /// One for each runtime whose tasks wait.
-    timers: Vec<T>,
+    pub(super) timers: Timers<T>,
 }
 
 /// One look at the line by a newcomer.
@@ -41,6 +41,13 @@ pub(super) enum Entry {
     Granted,
     Denied(Denied),
     Queued { ticket: Ticket, must_drive: bool },
+}
+
+/// What a waiter hears that asks again.
+pub(super) enum Heard {
+    Answered(Option<Answer>),
+    Waits { timed: bool },
+    NeedsWaker,
 }
 
 impl<G: Gate, T: Timer> Inner<G, T> {
@@ -58,7 +65,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
             threads: VecDeque::new(),
             next_event: None,
             leader_changed: false,
-            timers: Vec::new(),
+            timers: Timers::new(),
         }
     }
 
@@ -133,15 +140,15 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         self.wait(now, units).ok_or_else(|| self.denied(Reason::Exhausted, None))
     }
 
-    /// Takes what is asked for, or joins the line.
+    /// Takes what is asked for, or joins the line: then the newcomer is taken too.
     pub(super) fn enter<C: Clock<Timer = T>>(
         &mut self,
         now: Timestamp,
-        mut waiter: Waiter,
+        newcomer: &mut Option<Waiter>,
         clock: &C,
         wakes: &mut Vec<Waker>,
     ) -> Entry {
-        let Waiter { units, deadline, is_thread, .. } = waiter;
+        let Some(Waiter { units, deadline, is_thread, .. }) = *newcomer else { return Entry::Granted };
         let reason = match self.take(now, units) {
             Ok(()) => return Entry::Granted,
             Err(reason) => reason,
@@ -151,7 +158,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         }
         let mut new_timer = false;
         if (G::TIMED || deadline.is_some()) && !is_thread {
-            match self.make_timer(clock) {
+            match self.timers.make(clock) {
                 Some(new) => new_timer = new,
                 None => {
                     let wait = self.wait(now, units);
@@ -161,6 +168,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         }
         self.evict_for(units, wakes);
         let deadline = deadline.map(|deadline| self.grace(deadline));
+        let Some(mut waiter) = newcomer.take() else { return Entry::Granted };
         waiter.deadline = deadline;
         let ticket = self.queue.push(waiter);
         self.gate.joined(now, units);
@@ -208,36 +216,18 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         })
     }
 
-    /// Sees to a timer for the place this is called in. Whether one was made, or nothing if there is none.
-    pub(super) fn make_timer<C: Clock<Timer = T>>(&mut self, clock: &C) -> Option<bool> {
-        if self.timers.iter().any(T::is_here) {
-            return Some(false);
-        }
-        self.timers.push(clock.timer()?);
-        Some(true)
-    }
-
     /// Sets the timers for the next event. Whether that is due already.
     pub(super) fn arm(&mut self, waker: impl FnOnce() -> Waker) -> bool {
         if self.queue.is_empty() {
-            // Not kept: the runtime an unset timer belongs to may be gone when it is set next.
             self.timers.clear();
         }
-        let Some(next) = self.next_event.filter(|_| !self.timers.is_empty()) else { return false };
-        let waker = waker();
-        let mut due = false;
-        self.timers.retain_mut(|timer| {
-            let armed = timer.arm(next, &waker);
-            due |= armed == Armed::Due;
-            armed != Armed::Gone
-        });
-        due
+        self.timers.arm(self.next_event, waker)
     }
 
     /// A grant happens at a whole nanosecond, and a bucket that is full until then keeps no credit for the part before
     /// it: each ask ahead can cost one. Who was let in line because it would be in time is not sent away for that.
     fn grace(&self, deadline: Timestamp) -> Timestamp {
-        let ahead = if G::TIMED { self.queue.len() as u64 } else { 0 };
+        let ahead = if G::TIMED && !self.paused { self.queue.len() as u64 } else { 0 };
         deadline.after(Duration::from_nanos(ahead))
     }
 
@@ -268,17 +258,24 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         }
     }
 
-    /// What the waiter behind `ticket` has been answered, if it has been.
-    pub(super) fn hear(&mut self, ticket: Ticket, waker: &Waker) -> Option<Answer> {
-        let waiter = self.queue.get_mut(ticket)?;
-        if waiter.answer.is_some() {
-            return self.queue.remove(ticket)?.answer;
+    /// What the waiter behind `ticket` has been answered, or what is missing for it to be woken.
+    ///
+    /// Wakers are cloned and dropped outside the lock: both run foreign code.
+    pub(super) fn hear(&mut self, ticket: Ticket, waker: &Waker, spare: &mut Option<Waker>) -> Heard {
+        match self.queue.get_mut(ticket) {
+            Some(waiter) if waiter.answer.is_some() => {
+                Heard::Answered(self.queue.remove(ticket).and_then(|waiter| waiter.answer))
+            }
+            Some(waiter) if !waiter.waker.as_ref().is_some_and(|known| known.will_wake(waker)) => {
+                if spare.is_none() {
+                    return Heard::NeedsWaker;
+                }
+                std::mem::swap(&mut waiter.waker, spare);
+                Heard::Waits { timed: G::TIMED || waiter.deadline.is_some() }
+            }
+            Some(waiter) => Heard::Waits { timed: G::TIMED || waiter.deadline.is_some() },
+            None => Heard::Answered(None),
         }
-        match &mut waiter.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
-        None
     }
 
     /// Takes the waiter behind `ticket` out, granted or not. Returns its waker, to be dropped outside the lock.
@@ -301,11 +298,6 @@ impl<G: Gate, T: Timer> Inner<G, T> {
                     return true;
                 }
                 let units = self.queue.get(ticket).map_or(0, |waiter| waiter.units);
-                if units > self.gate.capacity() && !self.gate.lends() {
-                    let denied = self.denied(Reason::ExceedsCapacity, None);
-                    wakes.extend(self.answer(ticket, Answer::Denied(denied)));
-                    continue;
-                }
                 match self.gate.take(now, units) {
                     Ok(()) => wakes.extend(self.answer(ticket, Answer::Granted(now))),
                     Err(Later::At(at)) => {
@@ -338,8 +330,18 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         false
     }
 
-    /// After a change for the worse: refuses at once those whose longest wait can no longer be kept.
-    pub(super) fn recheck(&mut self, now: Timestamp, wakes: &mut Vec<Waker>) {
+    /// After a change for the worse: refuses at once those whose longest wait can no longer be kept, and when there is
+    /// less capacity than there was those who ask for more, wherever they stand.
+    pub(super) fn recheck(&mut self, now: Timestamp, capacity_before: u64, wakes: &mut Vec<Waker>) {
+        let capacity = self.gate.capacity();
+        if capacity < capacity_before && !self.gate.lends() {
+            let above =
+                self.queue.iter().filter(|(_, waiter)| waiter.units > capacity).map(|(ticket, _)| ticket);
+            for ticket in above.collect::<Vec<_>>() {
+                let denied = self.denied(Reason::ExceedsCapacity, None);
+                wakes.extend(self.answer(ticket, Answer::Denied(denied)));
+            }
+        }
         if self.deadlines.is_empty() || self.paused || self.line.order == Order::NewestFirst {
             return;
         }
