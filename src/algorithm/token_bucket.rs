@@ -147,8 +147,9 @@ impl Pace {
     fn freshen(self, state: &mut State, now: Timestamp) -> u64 {
         let elapsed =
             u128::from(now.as_ns().saturating_sub(state.anchor.at_ns)) * u128::from(self.ticks_per_ns);
-        // The word was not behind the anchor when the anchor was set, so this distance is the true one.
-        let ahead = u128::from(Self::backlog(state.word, state.anchor.ticks));
+        // The word is never behind the anchor, and ahead of it by at most what the anchor may be behind now and a
+        // backlog may be long: less than the circle, so this distance is the true one.
+        let ahead = u128::from(state.word.wrapping_sub(state.anchor.ticks));
         let backlog = ahead.saturating_sub(elapsed) as u64;
         let here = state.anchor.ticks.wrapping_add(elapsed as u64);
         state.anchor = Place { at_ns: now.as_ns().max(state.anchor.at_ns), ticks: here };
