@@ -47,13 +47,20 @@ pub struct Grant {
     pub at: Timestamp,
     /// How many units.
     pub units: u64,
+    /// How many changes of the algorithm came before it, to tell it from a grant of the same instant.
+    pub epoch: u32,
 }
 
 impl Grant {
     /// `units` granted at `at`.
     #[must_use]
     pub const fn new(at: Timestamp, units: u64) -> Self {
-        Self { at, units }
+        Self { at, units, epoch: 0 }
+    }
+
+    /// Whether it was made before the change of this time and number.
+    fn is_before(&self, changed_at: Timestamp, epoch: u32) -> bool {
+        self.at < changed_at || (self.at == changed_at && self.epoch != epoch)
     }
 }
 

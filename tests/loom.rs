@@ -5,7 +5,9 @@
 //! Each model says what it was seen to fail on: one such thing was changed in the crate at a time. Small models are run
 //! in every order there is, the others in every order of as many preemptions as are asked for.
 //!
-//! Not modelled: `acquire_blocking`, which parks and unparks threads of the standard library.
+//! Out of loom's sight: a load that happens after a later store, which the release of the compare-exchange in
+//! `Word::look` and the acquire of the swap in `Word::shut` are there against. Not modelled: `acquire_blocking`, which
+//! parks and unparks threads of the standard library.
 #![cfg(tollgate_loom)]
 
 use std::future::Future;
@@ -41,8 +43,7 @@ fn check(preemptions: Option<usize>, run: impl Fn() + Sync + Send + 'static) {
     builder.check(run);
 }
 
-/// Where a thread sleeps until it is woken. Loom's own `block_on` also wakes for no reason, which hides nothing and
-/// costs most of the time.
+/// Where a thread sleeps until it is woken. Loom's own `block_on` also wakes for no reason, and prints whenever it waits.
 #[derive(Default)]
 struct Bell {
     rung: Mutex<bool>,
@@ -203,7 +204,8 @@ fn three_at_the_door_are_admitted_as_the_burst_allows() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a load and a store in place of the swap in `Word::shut`; `Word::open` storing the word
+/// before the rest.
 #[test]
 fn a_look_under_the_lock_does_not_undo_a_take() {
     model(0, || {
@@ -219,7 +221,8 @@ fn a_look_under_the_lock_does_not_undo_a_take() {
 
 // A quota that changes.
 
-/// Seen to fail on:
+/// Seen to fail on: a load in place of the swap in `Word::shut`; a relaxed first load in `Word::look`; a
+/// relaxed store in `Word::open`; a change of quota that leaves the circle where it is.
 #[test]
 fn a_take_is_charged_under_one_quota() {
     every_order(|| {
@@ -236,7 +239,8 @@ fn a_take_is_charged_under_one_quota() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: no second look at the word before a refusal; no fence before that look; no fence in
+/// `Word::open`.
 #[test]
 fn a_refusal_is_told_under_one_quota() {
     every_order(|| {
@@ -249,7 +253,8 @@ fn a_refusal_is_told_under_one_quota() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: no second look at the word before a refusal; no fence in `Word::open`; a change of quota
+/// that leaves the circle where it is.
 #[test]
 fn a_quota_that_changes_twice_is_never_read_in_between() {
     model(1, || {
@@ -264,7 +269,8 @@ fn a_quota_that_changes_twice_is_never_read_in_between() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a load and a store in place of the swap in `Word::shut`; a relaxed first load in
+/// `Word::look`; a change of quota that leaves the circle where it is.
 #[test]
 fn the_later_quota_is_never_exceeded() {
     model(0, || {
@@ -294,7 +300,8 @@ fn work<C: Clock>(slots: &Concurrency<C>, done: &AtomicUsize) -> usize {
     1
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a store in place of the compare-exchange in `FreeSlots::update`, and a relaxed one; a
+/// relaxed swap in `SlotGate::shut`.
 #[test]
 fn one_slot_is_held_by_one_at_a_time() {
     every_order(|| {
@@ -308,7 +315,7 @@ fn one_slot_is_held_by_one_at_a_time() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a store in place of the compare-exchange in `FreeSlots::update`.
 #[test]
 fn two_slots_are_held_by_two_of_three() {
     model(0, || {
@@ -332,7 +339,8 @@ fn two_slots_are_held_by_two_of_three() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a load and a store in place of the swap in `SlotGate::shut`; a relaxed store in
+/// `SlotGate::open`.
 #[test]
 fn a_look_under_the_lock_loses_no_slot() {
     every_order(|| {
@@ -356,7 +364,8 @@ fn wait_and_work<C: Clock>(slots: &Concurrency<C>, done: &AtomicUsize) {
     drop(slot);
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a release that does not drive the line; the lock dropped between the check and joining
+/// the line; a door that stays open while somebody waits; a drive that forgets calls made meanwhile.
 #[test]
 fn a_release_meets_one_who_joins_the_line() {
     every_order(|| {
@@ -370,7 +379,8 @@ fn a_release_meets_one_who_joins_the_line() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a release that does not drive the line; the lock dropped between the check and joining
+/// the line; a relaxed store in `SlotGate::open`; a drive that forgets calls made meanwhile.
 #[test]
 fn two_who_wait_are_served_in_turn() {
     model(0, || {
@@ -390,7 +400,8 @@ fn two_who_wait_are_served_in_turn() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a release that does not drive the line; a door that stays open while somebody waits; a
+/// relaxed swap in `SlotGate::shut`.
 #[test]
 fn three_who_wait_are_served_in_turn() {
     model(2, || {
@@ -409,7 +420,8 @@ fn three_who_wait_are_served_in_turn() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a release that does not drive the line; a load and a store in place of the swap in
+/// `SlotGate::shut`; a drive that forgets calls made meanwhile.
 #[test]
 fn one_who_waits_for_two_gets_both() {
     model(0, || {
@@ -426,7 +438,7 @@ fn one_who_waits_for_two_gets_both() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a later poll that keeps the waker of the first.
 #[test]
 fn the_last_waker_is_the_one_woken() {
     every_order(|| {
@@ -443,7 +455,7 @@ fn the_last_waker_is_the_one_woken() {
 
 // Giving up.
 
-/// Seen to fail on:
+/// Seen to fail on: an ask given up that does not give back what it was granted.
 #[test]
 fn one_who_gives_up_as_a_slot_comes_leaves_it() {
     every_order(|| {
@@ -457,7 +469,8 @@ fn one_who_gives_up_as_a_slot_comes_leaves_it() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: an ask given up that does not give back what it was granted, and one that does not drive
+/// the line.
 #[test]
 fn one_who_gives_up_in_front_lets_the_next_through() {
     model(0, || {
@@ -477,7 +490,7 @@ fn one_who_gives_up_in_front_lets_the_next_through() {
 
 /// What was in the way gives up: the one behind it asks for less and fits.
 ///
-/// Seen to fail on:
+/// Seen to fail on: an ask given up that does not drive the line.
 #[test]
 fn one_who_gives_up_a_large_ask_lets_a_small_one_through() {
     every_order(|| {
@@ -493,7 +506,7 @@ fn one_who_gives_up_a_large_ask_lets_a_small_one_through() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: an ask given up that does not give back what it was granted.
 #[test]
 fn one_polled_again_and_given_up_leaves_the_slot() {
     every_order(|| {
@@ -512,7 +525,8 @@ fn one_polled_again_and_given_up_leaves_the_slot() {
 
 // Closing, and pausing.
 
-/// Seen to fail on:
+/// Seen to fail on: closing that answers nobody; closing that answers those who wait in one hold of the lock
+/// and refuses newcomers from the next.
 #[test]
 fn closing_answers_one_who_joins_the_line() {
     every_order(|| {
@@ -528,7 +542,7 @@ fn closing_answers_one_who_joins_the_line() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: the lock dropped between the check and joining the line; answers that wake nobody.
 #[test]
 fn closing_meets_a_release() {
     model(0, || {
@@ -544,7 +558,7 @@ fn closing_meets_a_release() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a resume that does not drive the line; a drive that forgets calls made meanwhile.
 #[test]
 fn the_end_of_a_pause_meets_one_who_joins_the_line() {
     every_order(|| {
@@ -564,7 +578,8 @@ fn empty_bucket(clock: &SeenClock) -> TokenBucket<SeenClock> {
     TokenBucket::builder(Quota::per(1, ns(10)).burst(1).initial(0)).clock(clock.clone()).build().unwrap()
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a timer that is due and not heeded; a first in line that does not drive it; timers never
+/// set.
 #[test]
 fn time_comes_as_one_joins_the_line() {
     every_order(|| {
@@ -578,7 +593,7 @@ fn time_comes_as_one_joins_the_line() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a timer that is due and not heeded; a drive that forgets calls made meanwhile.
 #[test]
 fn time_comes_for_two_who_join_the_line() {
     model(1, || {
@@ -599,7 +614,8 @@ fn time_comes_for_two_who_join_the_line() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: an ask given up that does not give back what it was granted, and one that does not drive
+/// the line; a timer that is due and not heeded.
 #[test]
 fn one_gives_up_as_its_time_comes() {
     model(1, || {
@@ -617,7 +633,7 @@ fn one_gives_up_as_its_time_comes() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: an ask given up that does not give back what it was granted.
 #[test]
 fn a_granted_unit_nobody_hears_of_goes_back() {
     every_order(|| {
@@ -636,7 +652,7 @@ fn a_granted_unit_nobody_hears_of_goes_back() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a timer that is due and not heeded; a first in line that does not drive it.
 #[test]
 fn a_longest_wait_ends_as_one_joins_the_line() {
     every_order(|| {
@@ -652,7 +668,7 @@ fn a_longest_wait_ends_as_one_joins_the_line() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a change of quota that does not drive the line; a timer that is due and not heeded.
 #[test]
 fn a_faster_quota_serves_one_who_joins_the_line() {
     model(0, || {
@@ -671,7 +687,8 @@ fn a_faster_quota_serves_one_who_joins_the_line() {
 
 // Two limits as one.
 
-/// Seen to fail on:
+/// Seen to fail on: `And::try_acquire` dropping the permit it has in place of refunding it, either of the
+/// two.
 #[test]
 fn a_refusal_by_either_never_spends_the_other() {
     model(0, || {
@@ -685,7 +702,7 @@ fn a_refusal_by_either_never_spends_the_other() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: `And::try_acquire` dropping the permit of the first in place of refunding it.
 #[test]
 fn both_limits_are_spent_together() {
     every_order(|| {
@@ -703,7 +720,8 @@ fn both_limits_are_spent_together() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a dropped `AcquireBoth` that does not refund what it holds; one that keeps the charge of
+/// its first try as it goes to wait.
 #[test]
 fn one_who_gives_up_both_leaves_both() {
     every_order(|| {
@@ -724,7 +742,7 @@ fn one_who_gives_up_both_leaves_both() {
 
 // A number of slots that changes.
 
-/// Seen to fail on:
+/// Seen to fail on: a load and a store in place of the swap in `SlotGate::shut`; a resize with the door open.
 #[test]
 fn a_resize_meets_takes_and_releases() {
     every_order(|| {
@@ -745,7 +763,7 @@ fn a_resize_meets_takes_and_releases() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a load and a store in place of the swap in `SlotGate::shut`; a resize with the door open.
 #[test]
 fn fewer_slots_take_effect_as_slots_come_back() {
     every_order(|| {
@@ -765,7 +783,8 @@ fn fewer_slots_take_effect_as_slots_come_back() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a resize that does not drive the line; the lock dropped between the check and joining the
+/// line.
 #[test]
 fn more_slots_serve_one_who_joins_the_line() {
     every_order(|| {
@@ -781,7 +800,7 @@ fn more_slots_serve_one_who_joins_the_line() {
     });
 }
 
-/// Seen to fail on:
+/// Seen to fail on: a resize that does not drive the line; a line that does not look at the capacity again.
 #[test]
 fn an_ask_that_no_longer_fits_is_answered() {
     every_order(|| {

@@ -38,6 +38,18 @@ pub struct FixedWindow {
 pub struct State {
     edge_ns: u64,
     used: u64,
+    before: Option<Before>,
+}
+
+/// What is left of grants from before the last change, taken together as one grant made at the change: their refunds
+/// can be worth no more than that.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    changed_at: Timestamp,
+    epoch: u32,
+    /// Where the window began that the change fell into: of an older grant nothing is known to be left.
+    began_ns: u64,
+    units: u64,
 }
 
 impl FixedWindow {
@@ -105,7 +117,7 @@ impl Algorithm for FixedWindow {
             Anchor::Epoch => unix_ns % self.window_ns,
         };
         let edge_ns = now.as_ns().saturating_add(self.window_ns - into_window);
-        State { edge_ns, used: self.used_at_start }
+        State { edge_ns, used: self.used_at_start, before: None }
     }
 
     fn capacity(&self) -> u64 {
@@ -128,10 +140,23 @@ impl Algorithm for FixedWindow {
 
     fn give_back(&self, state: &mut State, now: Timestamp, grant: Grant, units: u64) {
         self.roll(state, now);
-        // Edges since the grant: those between the window it fell into and the current one.
-        let since = (state.edge_ns.saturating_sub(1).saturating_sub(grant.at.as_ns())) / self.window_ns;
-        let left = grant.units.saturating_sub(self.refill.saturating_mul(since));
-        state.used = state.used.saturating_sub(units.min(left));
+        // What came back at the edges between a time and the current window.
+        let back_since = |at: Timestamp, edge_ns: u64| {
+            self.refill.saturating_mul(edge_ns.saturating_sub(1).saturating_sub(at.as_ns()) / self.window_ns)
+        };
+        let units = units.min(grant.units);
+        let credit =
+            match state.before.as_mut().filter(|before| grant.is_before(before.changed_at, before.epoch)) {
+                Some(before) if grant.at.as_ns() < before.began_ns => 0,
+                Some(before) => {
+                    let left = before.units.saturating_sub(back_since(before.changed_at, state.edge_ns));
+                    let credit = units.min(left);
+                    before.units -= credit;
+                    credit
+                }
+                None => units.min(grant.units.saturating_sub(back_since(grant.at, state.edge_ns))),
+            };
+        state.used = state.used.saturating_sub(credit);
     }
 
     fn balance(&self, state: &mut State, now: Timestamp) -> Balance {
@@ -147,6 +172,9 @@ impl Algorithm for FixedWindow {
         let used = u128::from(next.capacity) + u128::from(state.used);
         let used = used.saturating_sub(u128::from(self.capacity));
         state.used = u64::try_from(used).unwrap_or(u64::MAX);
+        let began_ns = state.edge_ns.saturating_sub(self.window_ns);
+        let epoch = state.before.map_or(0, |before| before.epoch).wrapping_add(1);
+        state.before = Some(Before { changed_at: now, epoch, began_ns, units: state.used });
         if next.window_ns != self.window_ns {
             state.edge_ns = now.as_ns().saturating_add(next.window_ns);
         }

@@ -58,6 +58,18 @@ pub(crate) struct Place {
 pub struct State {
     pub(crate) word: u64,
     pub(crate) anchor: Place,
+    before: Option<Before>,
+}
+
+/// What is left of grants from before the last change of quota, taken together as one grant made at the change: their
+/// refunds can be worth no more than that, however the change has clipped them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Before {
+    changed_at: Timestamp,
+    epoch: u32,
+    ticks: u64,
+    /// The fastest of the quotas there have been: how much may have drained of a grant that old.
+    fastest: Pace,
 }
 
 /// What one look at the word says.
@@ -138,6 +150,22 @@ impl Pace {
         }
     }
 
+    /// What drains in `ns` nanoseconds at most, in ticks of which a unit has `unit`.
+    fn drained(self, ns: u128, unit: u128) -> u128 {
+        let (own, per_ns) = (u128::from(self.ticks_per_unit), u128::from(self.ticks_per_ns));
+        if own == unit {
+            ns.saturating_mul(per_ns)
+        } else {
+            ns.saturating_mul(per_ns).saturating_mul(unit).div_ceil(own)
+        }
+    }
+
+    const fn faster_of(self, other: Self) -> Self {
+        let (one, two) = (self.ticks_per_ns as u128, other.ticks_per_ns as u128);
+        let faster = one * other.ticks_per_unit as u128 >= two * self.ticks_per_unit as u128;
+        if faster { self } else { other }
+    }
+
     #[inline]
     pub(crate) fn ns_of(self, ticks: u64) -> u64 {
         ticks.div_ceil(self.ticks_per_ns.max(1))
@@ -155,6 +183,13 @@ impl Pace {
         state.anchor = Place { at_ns: now.as_ns().max(state.anchor.at_ns), ticks: here };
         state.word = here.wrapping_add(backlog);
         backlog
+    }
+}
+
+impl State {
+    /// Whether time has passed since the last change of quota, so that a time tells which grants are older.
+    pub(crate) fn tells_by_time(&self) -> bool {
+        self.before.is_none_or(|before| before.changed_at.as_ns() < self.anchor.at_ns)
     }
 }
 
@@ -196,7 +231,7 @@ impl Algorithm for TokenBucket {
 
     fn start(&self, now: Timestamp, _unix_ns: u64) -> State {
         let anchor = Place { at_ns: now.as_ns(), ticks: 0 };
-        State { word: (self.burst - self.initial) * self.pace.ticks_per_unit, anchor }
+        State { word: (self.burst - self.initial) * self.pace.ticks_per_unit, anchor, before: None }
     }
 
     fn capacity(&self) -> u64 {
@@ -224,10 +259,19 @@ impl Algorithm for TokenBucket {
     fn give_back(&self, state: &mut State, now: Timestamp, grant: Grant, units: u64) {
         let backlog = self.pace.freshen(state, now);
         let unit = u128::from(self.pace.ticks_per_unit);
-        let elapsed =
-            u128::from(now.as_ns().saturating_sub(grant.at.as_ns())) * u128::from(self.pace.ticks_per_ns);
-        let undrained = (u128::from(grant.units) * unit).saturating_sub(elapsed);
-        let credit = (u128::from(units) * unit).min(undrained);
+        let since = |at: Timestamp| u128::from(now.as_ns().saturating_sub(at.as_ns()));
+        let undrained =
+            |pace: Pace| (u128::from(grant.units) * unit).saturating_sub(pace.drained(since(grant.at), unit));
+        let mut credit = u128::from(units) * unit;
+        match state.before.as_mut().filter(|before| grant.is_before(before.changed_at, before.epoch)) {
+            Some(before) => {
+                let drained = self.pace.drained(since(before.changed_at), unit);
+                let left = u128::from(before.ticks).saturating_sub(drained);
+                credit = credit.min(undrained(before.fastest)).min(left);
+                before.ticks -= credit as u64;
+            }
+            None => credit = credit.min(undrained(self.pace)),
+        }
         Self::set_backlog(state, u128::from(backlog).saturating_sub(credit));
     }
 
@@ -250,8 +294,16 @@ impl Algorithm for TokenBucket {
         // The circle never turns back over a change: a word of the old quota must not be met again under the new.
         let ticks = state.word.wrapping_add(1);
         state.anchor = Place { at_ns: state.anchor.at_ns, ticks };
+        let (fastest, epoch) = state.before.map_or((self.pace, 0), |before| (before.fastest, before.epoch));
         *self = next;
         Self::set_backlog(state, backlog);
+        let ticks = state.word.wrapping_sub(ticks);
+        state.before = Some(Before {
+            changed_at: now,
+            epoch: epoch.wrapping_add(1),
+            ticks,
+            fastest: fastest.faster_of(next.pace),
+        });
     }
 
     fn ready_behind(&self, state: &State, now: Timestamp, ahead: u64, cost: u64) -> Option<When> {

@@ -24,9 +24,9 @@ pub trait Door<A: Algorithm>: Send + Sync + fmt::Debug + 'static {
     /// Shuts the door and moves what was behind it into `state`.
     #[doc(hidden)]
     fn shut(&self, algorithm: &A, state: &mut A::State);
-    /// Moves `state` behind the door and opens it.
+    /// Moves `state` behind the door and opens it, if it can be looked at there.
     #[doc(hidden)]
-    fn open(&self, algorithm: &A, state: &A::State);
+    fn open(&self, algorithm: &A, state: &A::State) -> bool;
 }
 
 /// What a look through the door says.
@@ -61,7 +61,9 @@ impl<A: Algorithm> Door<A> for Locked {
         Glance::Shut
     }
     fn shut(&self, _algorithm: &A, _state: &mut A::State) {}
-    fn open(&self, _algorithm: &A, _state: &A::State) {}
+    fn open(&self, _algorithm: &A, _state: &A::State) -> bool {
+        true
+    }
 }
 
 impl Stored for SlidingWindow {
@@ -159,7 +161,11 @@ impl Door<TokenBucket> for Word {
         state.word = self.word.swap(HELD, Ordering::AcqRel);
     }
 
-    fn open(&self, algorithm: &TokenBucket, state: &<TokenBucket as Algorithm>::State) {
+    fn open(&self, algorithm: &TokenBucket, state: &<TokenBucket as Algorithm>::State) -> bool {
+        // In the instant of a change, grants before and after it are told apart under the lock.
+        if !state.tells_by_time() {
+            return false;
+        }
         // Release before the writes: whoever sees one of them also sees that the word is HELD.
         fence(Ordering::Release);
         self.anchor_ns.store(state.anchor.at_ns, Ordering::Relaxed);
@@ -169,5 +175,6 @@ impl Door<TokenBucket> for Word {
         self.burst_ticks.store(algorithm.pace.burst_ticks, Ordering::Relaxed);
         let word = state.word.wrapping_add(u64::from(state.word == HELD));
         self.word.store(word, Ordering::Release);
+        true
     }
 }

@@ -83,8 +83,9 @@ impl Gate for SlotGate {
         self.free = door.0.swap(HELD, Ordering::AcqRel) as i64;
     }
 
-    fn open(&mut self, door: &FreeSlots) {
+    fn open(&mut self, door: &FreeSlots) -> bool {
         door.0.store(self.free as u64, Ordering::Release);
+        true
     }
 
     fn capacity(&self) -> u64 {

@@ -72,7 +72,7 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
                     }
                 }
             }
-            Stage::Queued(ticket) => self.core.hear(ticket, self.ask.units().units(), waker),
+            Stage::Queued(ticket) => self.core.hear(ticket, waker),
             Stage::Done => panic!("an acquire was polled after it had given its answer"),
         };
         match heard {

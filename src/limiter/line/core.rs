@@ -61,8 +61,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
         inner.latest = now;
         let answer = act(inner, now);
         if inner.may_open() {
-            inner.gate.open(&self.door);
-            inner.door_open = true;
+            inner.door_open = inner.gate.open(&self.door);
         }
         answer
     }
@@ -83,7 +82,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
                 Glance::Shut => {}
             }
         }
-        self.with(|inner, now| inner.take_or_tell(now, units).map(|()| Grant::new(now, units)))
+        self.with(|inner, now| inner.take_or_tell(now, units).map(|()| inner.gate.grant(now, units)))
     }
 
     #[cold]
@@ -127,11 +126,10 @@ impl<G: Gate, C: Clock> Core<G, C> {
         // Made and dropped outside the lock, as every waker is.
         let mut newcomer = Some(Waiter::new(units, deadline, waker.clone(), is_thread));
         let mut wakes = Vec::new();
-        let (entry, now) =
-            self.with(|inner, now| (inner.enter(now, &mut newcomer, &self.clock, &mut wakes), now));
+        let entry = self.with(|inner, now| inner.enter(now, &mut newcomer, &self.clock, &mut wakes));
         let panicked = wake_all(wakes);
         match entry {
-            Entry::Granted => Ok(Ok(Grant::new(now, units))),
+            Entry::Granted(grant) => Ok(Ok(grant)),
             Entry::Denied(denied) => Ok(Err(denied)),
             Entry::Queued { ticket, must_drive } => {
                 if must_drive {
@@ -144,13 +142,13 @@ impl<G: Gate, C: Clock> Core<G, C> {
     }
 
     /// A later poll of an ask that waits.
-    pub(super) fn hear(self: &Arc<Self>, ticket: Ticket, units: u64, waker: &Waker) -> Option<Told> {
+    pub(super) fn hear(self: &Arc<Self>, ticket: Ticket, waker: &Waker) -> Option<Told> {
         let mut spare = None;
         loop {
             // Not through `with`: the door is shut while the ask waits, and listening changes nothing.
             let mut inner = self.inner.lock();
             match inner.hear(ticket, waker, &mut spare) {
-                Heard::Answered(Some(Answer::Granted(at))) => return Some(Ok(Grant::new(at, units))),
+                Heard::Answered(Some(Answer::Granted(grant))) => return Some(Ok(grant)),
                 Heard::Answered(Some(Answer::Denied(denied))) => return Some(Err(denied)),
                 Heard::Answered(None) => return None,
                 Heard::NeedsWaker => {

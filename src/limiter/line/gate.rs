@@ -27,7 +27,8 @@ pub(crate) trait Gate: Send + 'static {
         false
     }
     fn shut(&mut self, door: &Self::Door);
-    fn open(&mut self, door: &Self::Door);
+    /// Whether the door could be opened; if not, what is behind it stays in the gate.
+    fn open(&mut self, door: &Self::Door) -> bool;
 
     fn capacity(&self) -> u64;
     /// Whether a cost above the capacity may go when all of the capacity is there.
@@ -43,6 +44,10 @@ pub(crate) trait Gate: Send + 'static {
         each: &mut dyn Iterator<Item = u64>,
         units: u64,
     ) -> Later;
+    /// The grant of what was taken `now`.
+    fn grant(&self, now: Timestamp, units: u64) -> Grant {
+        Grant::new(now, units)
+    }
     fn joined(&mut self, now: Timestamp, units: u64);
     fn left(&mut self);
     fn charge(&mut self, now: Timestamp, units: u64);

@@ -38,7 +38,7 @@ pub(super) struct Inner<G, T> {
 
 /// One look at the line by a newcomer.
 pub(super) enum Entry {
-    Granted,
+    Granted(Grant),
     Denied(Denied),
     Queued { ticket: Ticket, must_drive: bool },
 }
@@ -148,9 +148,11 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         clock: &C,
         wakes: &mut Vec<Waker>,
     ) -> Entry {
-        let Some(Waiter { units, deadline, is_thread, .. }) = *newcomer else { return Entry::Granted };
+        let Some(Waiter { units, deadline, is_thread, .. }) = *newcomer else {
+            unreachable!("a newcomer enters once")
+        };
         let reason = match self.take(now, units) {
-            Ok(()) => return Entry::Granted,
+            Ok(()) => return Entry::Granted(self.gate.grant(now, units)),
             Err(reason) => reason,
         };
         if let Some(denied) = self.refuse_to_wait(now, units, deadline, reason) {
@@ -168,7 +170,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         }
         self.evict_for(units, wakes);
         let deadline = deadline.map(|deadline| self.grace(deadline));
-        let Some(mut waiter) = newcomer.take() else { return Entry::Granted };
+        let Some(mut waiter) = newcomer.take() else { unreachable!("a newcomer enters once") };
         waiter.deadline = deadline;
         let ticket = self.queue.push(waiter);
         self.gate.joined(now, units);
@@ -282,8 +284,8 @@ impl<G: Gate, T: Timer> Inner<G, T> {
     pub(super) fn leave(&mut self, now: Timestamp, ticket: Ticket) -> Option<Waiter> {
         self.forget(ticket);
         let waiter = self.queue.remove(ticket)?;
-        if let Some(Answer::Granted(at)) = waiter.answer {
-            self.gate.give_back(now, Grant::new(at, waiter.units), waiter.units);
+        if let Some(Answer::Granted(grant)) = waiter.answer {
+            self.gate.give_back(now, grant, waiter.units);
         }
         Some(waiter)
     }
@@ -299,7 +301,10 @@ impl<G: Gate, T: Timer> Inner<G, T> {
                 }
                 let units = self.queue.get(ticket).map_or(0, |waiter| waiter.units);
                 match self.gate.take(now, units) {
-                    Ok(()) => wakes.extend(self.answer(ticket, Answer::Granted(now))),
+                    Ok(()) => {
+                        let grant = self.gate.grant(now, units);
+                        wakes.extend(self.answer(ticket, Answer::Granted(grant)));
+                    }
                     Err(Later::At(at)) => {
                         next = Some(at);
                         break;

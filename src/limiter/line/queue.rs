@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use super::Order;
+use crate::algorithm::Grant;
 use crate::decision::Denied;
 use crate::units::Timestamp;
 
@@ -27,7 +28,7 @@ pub(super) struct Waiter {
 
 #[derive(Debug)]
 pub(super) enum Answer {
-    Granted(Timestamp),
+    Granted(Grant),
     Denied(Denied),
 }
 

@@ -9,6 +9,8 @@ pub(in crate::limiter) struct RateGate<A: Stored> {
     state: A::State,
     lends: bool,
     starts_full: bool,
+    /// How often the algorithm has changed.
+    epoch: u32,
     /// The state there will be when all who wait have gone, if it is known: it saves walking the line again for each
     /// newcomer that must be told when it would go.
     walked: Option<Walk<A>>,
@@ -33,7 +35,7 @@ impl<A: Stored> RateGate<A> {
     pub(super) fn new(algorithm: A, now: Timestamp, unix_ns: u64, lends: bool) -> Self {
         let mut state = algorithm.start(now, unix_ns);
         let starts_full = algorithm.balance(&mut state, now).full == When::At(now);
-        Self { algorithm, state, lends, starts_full, walked: None }
+        Self { algorithm, state, lends, starts_full, epoch: 0, walked: None }
     }
 
     pub(super) const fn algorithm(&self) -> &A {
@@ -50,6 +52,7 @@ impl<A: Stored> RateGate<A> {
 
     pub(super) fn change(&mut self, next: A, now: Timestamp) {
         self.walked = None;
+        self.epoch = self.epoch.wrapping_add(1);
         self.algorithm.change(next, &mut self.state, now);
     }
 
@@ -88,8 +91,8 @@ impl<A: Stored> Gate for RateGate<A> {
         door.shut(&self.algorithm, &mut self.state);
     }
 
-    fn open(&mut self, door: &A::Door) {
-        door.open(&self.algorithm, &self.state);
+    fn open(&mut self, door: &A::Door) -> bool {
+        door.open(&self.algorithm, &self.state)
     }
 
     fn capacity(&self) -> u64 {
@@ -138,6 +141,10 @@ impl<A: Stored> Gate for RateGate<A> {
         let when = self.algorithm.ready_at(&mut walk.state, walk.at.max(now), needed);
         self.walked = Some(walk);
         when.into()
+    }
+
+    fn grant(&self, now: Timestamp, units: u64) -> Grant {
+        Grant { epoch: self.epoch, ..Grant::new(now, units) }
     }
 
     fn joined(&mut self, now: Timestamp, units: u64) {
