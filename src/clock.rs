@@ -26,8 +26,8 @@ pub type DefaultClock = SystemClock;
 
 /// Tells the time and makes timers.
 ///
-/// A clock should not go backwards. If it does, no limiter admits more for it: a reading before an earlier one counts
-/// as that earlier one, or as less.
+/// A clock should not go backwards. If it does, no limiter gains by it: a reading before an earlier one counts as that
+/// earlier one, or is decided by as it is, and what is promised then holds over the readings.
 pub trait Clock: Clone + Send + Sync + 'static {
     /// Wakes at a time.
     type Timer: Timer;

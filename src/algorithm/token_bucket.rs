@@ -3,8 +3,7 @@
 use super::{Algorithm, Balance, FromQuota, Grant, When};
 use crate::units::{Quota, QuotaError, Timestamp};
 
-/// The state word runs on a circle of 2⁶⁴ ticks. Up to this far ahead of now it is a backlog; further, it is behind
-/// now and the bucket is full.
+/// The state word runs on a circle of 2⁶⁴ ticks, and is ahead of now by at most this: what a backlog is cut at.
 const AHEAD_MAX: u64 = 3 << 62;
 /// Largest burst in ticks: leaves room for debt below [`AHEAD_MAX`], and admits one unit in 300 years.
 const BURST_TICKS_MAX: u64 = 5 << 61;
@@ -113,36 +112,27 @@ impl Pace {
         Ok(Self { ticks_per_ns, ticks_per_unit, burst_ticks: burst * ticks_per_unit })
     }
 
-    /// Where `now` is on the circle, unless that is too far from the anchor.
+    /// Ticks from the anchor to `now`, unless they are too many.
     #[inline]
-    fn place(self, anchor: Place, now: Timestamp) -> Option<u64> {
-        let elapsed = now.as_ns().saturating_sub(anchor.at_ns);
-        match elapsed.checked_mul(self.ticks_per_ns) {
-            Some(ticks) if ticks <= BEHIND_MAX => Some(anchor.ticks.wrapping_add(ticks)),
-            _ => None,
-        }
-    }
-
-    /// Ticks that must pass until the bucket is full, given a place the word was last known not to be ahead of in
-    /// error: the distance on the circle says which side of now the word is on.
-    #[inline]
-    fn backlog(word: u64, here: u64) -> u64 {
-        let ahead = word.wrapping_sub(here);
-        if ahead <= AHEAD_MAX { ahead } else { 0 }
+    fn elapsed(self, anchor: Place, now: Timestamp) -> Option<u64> {
+        let ns = now.as_ns().saturating_sub(anchor.at_ns);
+        ns.checked_mul(self.ticks_per_ns).filter(|ticks| *ticks <= BEHIND_MAX)
     }
 
     /// The decision. Pure arithmetic on values that may be torn when read without the lock: it must not panic.
     #[inline]
     pub(crate) fn step(self, anchor: Place, word: u64, now: Timestamp, cost: u64) -> Step {
-        let Some(here) = self.place(anchor, now) else { return Step::Stale };
-        let backlog = Self::backlog(word, here);
+        let Some(elapsed) = self.elapsed(anchor, now) else { return Step::Stale };
+        // Both counted from the anchor, which neither is ever behind: the circle cannot be mistaken, not even by a clock
+        // that went back.
+        let backlog = word.wrapping_sub(anchor.ticks).saturating_sub(elapsed);
         let charge = match cost.checked_mul(self.ticks_per_unit) {
             Some(charge) if charge <= self.burst_ticks => charge,
             _ => return Step::Never,
         };
         let room = self.burst_ticks - charge;
         if backlog <= room {
-            Step::Go(here.wrapping_add(backlog).wrapping_add(charge))
+            Step::Go(anchor.ticks.wrapping_add(elapsed).wrapping_add(backlog).wrapping_add(charge))
         } else if self.ticks_per_ns == 0 {
             Step::Never
         } else {

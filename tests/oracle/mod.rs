@@ -228,7 +228,7 @@ impl Oracle for Vec<Bucket> {
     }
 
     fn change(&mut self, _now: u64, _next: Terms) {
-        unimplemented!("joint limits are not changed here")
+        panic!("joint limits are not changed here")
     }
 
     fn span(&self) -> u64 {
