@@ -5,7 +5,7 @@ use crate::units::{Quota, QuotaError, Timestamp};
 
 /// Sliding counter: the estimate *previous · (window − elapsed) / window + current* never exceeds the limit.
 ///
-/// **Guarantee.** Approximate, in two words of state. The estimate is an exact rational, never rounded. It takes the
+/// **Guarantee.** Approximate, in three words of state. The estimate is an exact rational, never rounded. It takes the
 /// previous window's units as spread evenly over it, so it errs both ways: in any span of one window length at most
 /// twice the limit is admitted, and at most the limit in each window counted from the start; units from the end of
 /// the previous window can also keep an ask waiting that an exact window would admit, never for longer than to the

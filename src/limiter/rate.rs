@@ -25,7 +25,7 @@ use gate::RateGate;
 pub type TokenBucket<C = DefaultClock> = RateLimiter<algorithm::TokenBucket, C>;
 /// Never more than the limit in any window, exactly. See [`algorithm::SlidingWindow`] for the guarantee.
 pub type SlidingWindow<C = DefaultClock> = RateLimiter<algorithm::SlidingWindow, C>;
-/// Two windows, weighted: approximate, in two words. See [`algorithm::SlidingCounter`] for the bound.
+/// Two windows, weighted: approximate, in three words. See [`algorithm::SlidingCounter`] for the bound.
 pub type SlidingCounter<C = DefaultClock> = RateLimiter<algorithm::SlidingCounter, C>;
 /// Units come back all at once at the edges of windows. See [`algorithm::FixedWindow`] for the guarantee.
 pub type FixedWindow<C = DefaultClock> = RateLimiter<algorithm::FixedWindow, C>;
