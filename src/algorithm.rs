@@ -16,6 +16,7 @@ pub use sliding_window::SlidingWindow;
 pub use token_bucket::TokenBucket;
 pub(crate) use token_bucket::{Pace, Place, Step};
 
+use crate::decision::Policy;
 use crate::units::{Quota, QuotaError, Timestamp, Window};
 
 /// When an ask can be met if nobody else comes.
@@ -59,7 +60,7 @@ impl Grant {
     }
 
     /// Whether it was made before the change of this time and number.
-    fn is_before(&self, changed_at: Timestamp, epoch: u32) -> bool {
+    pub(crate) fn is_before(&self, changed_at: Timestamp, epoch: u32) -> bool {
         self.at < changed_at || (self.at == changed_at && self.epoch != epoch)
     }
 }
@@ -114,6 +115,16 @@ pub trait Algorithm: Clone + Send + Sync + 'static {
 
     /// What is left.
     fn balance(&self, state: &mut Self::State, now: Timestamp) -> Balance;
+
+    /// What it promises, as clients are told.
+    fn policy(&self) -> Policy {
+        Policy::new(self.capacity(), None)
+    }
+
+    /// Visits what each of its limits promises and what is left of it: one, unless it is made of several.
+    fn each(&self, state: &mut Self::State, now: Timestamp, visit: &mut dyn FnMut(Policy, Balance)) {
+        visit(self.policy(), self.balance(state, now));
+    }
 
     /// Goes on as `next` from `now`: what was accrued up to now stays, clipped to the new capacity.
     fn change(&mut self, next: Self, state: &mut Self::State, now: Timestamp);

@@ -1,11 +1,14 @@
 //! What is asked of a limiter, and what it answers.
 
+mod standing;
+
+pub use standing::{Policy, Snapshot, Standing};
+
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::units::Cost;
+use crate::units::{Cost, Name};
 
 /// What a caller asks for: a cost, and the longest it will wait.
 ///
@@ -66,36 +69,6 @@ impl From<Cost> for Ask {
     }
 }
 
-/// The name of a limit, as a refusal carries it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Arc<str>);
-
-impl Name {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<T: Into<Arc<str>>> From<T> for Name {
-    fn from(text: T) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// Why a limit said no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -116,6 +89,10 @@ pub enum Reason {
     TooManyKeys,
     /// The caller would have to wait and there is no timer: no runtime is running here.
     NoTimer,
+    /// The request lacks what the limit is kept per.
+    NoKey,
+    /// The server does not tell who is at the other end of the connection.
+    NoPeer,
 }
 
 impl Reason {
@@ -129,6 +106,10 @@ impl Reason {
             Self::Evicted => "a newer ask took the place in the line",
             Self::TooManyKeys => "the limiter keeps as many keys as it may",
             Self::NoTimer => "waiting needs a timer: wait inside a tokio runtime, or use acquire_blocking",
+            Self::NoKey => "the request lacks what the limit is kept per",
+            Self::NoPeer => {
+                "the server does not tell its peers: serve with connect info, or put in a PeerAddr"
+            }
         }
     }
 }
@@ -244,22 +225,4 @@ impl<F: std::error::Error + 'static> std::error::Error for Error<F> {
             Self::Fault(fault) => Some(fault),
         }
     }
-}
-
-/// What a limiter looks like at one instant. Taking it changes nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// Most units at one instant.
-    pub capacity: u64,
-    /// Whole units that could be spent now, were nobody in line. 100 a minute after 30 asks: 70.
-    pub remaining: u64,
-    /// Units owed by settlements above their estimate, rounded up. While there is a debt nothing remains.
-    pub debt: u64,
-    /// How long until all of the capacity is there again if nobody else comes; `None` if time alone will not do it.
-    pub reset_after: Option<Duration>,
-    /// Asks that wait in line.
-    pub waiting: usize,
-    /// Units they ask for.
-    pub waiting_units: u64,
 }

@@ -23,14 +23,17 @@ pub mod pace;
 #[cfg(feature = "tower")]
 pub mod tower;
 
+#[cfg(feature = "http")]
+pub mod http;
+
 #[cfg(feature = "tokio")]
 pub use clock::TokioClock;
 pub use clock::{Clock, DefaultClock, ManualClock, SystemClock};
-pub use decision::{Ask, Denied, Error, Name, Reason, Snapshot};
+pub use decision::{Ask, Denied, Error, Policy, Reason, Snapshot, Standing};
 pub use limiter::*;
 #[cfg(feature = "tower")]
 pub use tower::{LimitError, LimitLayer};
-pub use units::{Cost, Quota, QuotaError, QuotaTextError, Timestamp, Window};
+pub use units::{Cost, Name, NameError, Quota, QuotaError, QuotaTextError, Timestamp, Window};
 
 #[cfg(all(doctest, feature = "tokio", feature = "tower"))]
 #[doc = include_str!("../README.md")]

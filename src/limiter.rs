@@ -11,25 +11,27 @@ mod governor;
 mod keyed;
 mod line;
 mod rate;
+mod shadow;
 
 pub use and::{AcquireBoth, And, BothPermits, EitherFault};
 pub use boxed::{BoxAcquire, BoxLimiter, BoxPermit};
-pub use by::{By, KeyOf};
+pub use by::{AcquireBy, By, EitherKey, Found, FoundBy, KeyOf, OrKey, OrSkip, Unless, found_by};
 pub use concurrency::{AcquireSlots, Concurrency, ConcurrencyBuilder, Slots};
 pub use door::{Door, Locked, Stored, Word};
 pub use func::{LimiterFn, limiter_fn};
 #[cfg(feature = "governor")]
 pub use governor::{AcquireGovernor, GovernorPermit};
-pub use keyed::{AcquireKeyed, HashStore, Keyed, Store};
+pub use keyed::{AcquireKeyed, Census, HashStore, KeyState, Keyed, Store, Tier};
 pub use line::{Line, Order};
 pub use rate::{
     AcquireRate, FixedWindow, RateBuilder, RateLimiter, RatePermit, SlidingCounter, SlidingWindow,
     TokenBucket,
 };
+pub use shadow::{AcquireShadow, Enforced, Nobody, Shadow, ShadowPermit, Share};
 
 use std::future::Future;
 
-use crate::decision::{Ask, Denied, Error};
+use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
 /// Decides when requests about `K` may go.
@@ -64,6 +66,10 @@ pub trait Limiter<K: ?Sized = ()> {
     fn holds(&self) -> bool {
         false
     }
+
+    /// Tells where each of its limits stands about `key`: what headers and administrators are shown. Takes nothing;
+    /// a limiter that cannot tell says nothing.
+    fn report(&self, _key: &K, _visit: &mut dyn FnMut(&Standing)) {}
 }
 
 /// A limiter that can also answer on the spot, without a runtime.
@@ -99,6 +105,11 @@ pub trait Permit {
     {
         self.settle(Cost::ZERO);
     }
+
+    /// The refusal that a limit on trial would have given: see [`shadow`](LimiterExt::shadow).
+    fn shadowed(&self) -> Option<&Denied> {
+        None
+    }
 }
 
 /// What every limiter can be put into. Import it to use its methods.
@@ -111,6 +122,11 @@ pub trait LimiterExt: Sized {
     /// A limiter of requests from this limiter of keys: `key` says which key a request is about.
     fn by<F>(self, key: F) -> By<Self, F> {
         By::new(self, key)
+    }
+
+    /// The limit on trial: it decides and counts, and refuses nobody.
+    fn shadow(self) -> Shadow<Self> {
+        Shadow::new(self)
     }
 
     /// The limiter behind one type, whatever it is made of. The only box, and only when asked for.

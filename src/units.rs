@@ -1,8 +1,10 @@
 //! Values: how much, how often, how long. No clock, no async.
 
+mod name;
 mod quota;
 mod text;
 
+pub use name::{Name, NameError};
 pub(crate) use quota::reduced;
 pub use quota::{Quota, QuotaError};
 pub use text::QuotaTextError;

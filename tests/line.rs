@@ -1070,7 +1070,7 @@ fn fewer_slots_refuse_those_who_ask_for_more() {
 #[test]
 fn a_longest_wait_for_a_slot_ends_exactly() {
     on_paused_time(async {
-        let slots = Concurrency::builder(1).name("workers").build();
+        let slots = Concurrency::builder(1).name("workers").build().unwrap();
         let held = slots.try_acquire(1).unwrap();
         let start = tokio::time::Instant::now();
         let Err(Error::Denied(denied)) = slots.acquire(Ask::ONE.within(ms(70))).await else {
@@ -1148,7 +1148,7 @@ fn too_many_keys_refuse_newcomers_and_forget_nobody() {
     let keyed = keyed.keyed::<String>().max_keys(2);
     assert!(keyed.check("ann", 2).is_ok());
     assert!(keyed.check("bob", 2).is_ok());
-    let too_many = Denied::new(Reason::TooManyKeys).by(Some("per user".into()));
+    let too_many = Denied::new(Reason::TooManyKeys).by(Some(tollgate::Name::new("per user").unwrap()));
     for newcomer in 0..100 {
         let newcomer = format!("newcomer {newcomer}");
         assert_eq!(keyed.check(&newcomer, 1).unwrap_err(), too_many);
@@ -1196,7 +1196,9 @@ fn both_or_neither() {
     for both in [fast.clone().and(slow.clone()), slow.clone().and(fast.clone())] {
         assert_eq!(both.try_acquire(&(), Cost::ONE).unwrap().cost(), Cost::ONE);
         assert_eq!((fast.snapshot().remaining, slow.snapshot().remaining), (0, 0));
-        let expected = Denied::new(Reason::Exhausted).after(Some(ms(500))).by(Some("slow".into()));
+        let expected = Denied::new(Reason::Exhausted)
+            .after(Some(ms(500)))
+            .by(Some(tollgate::Name::new("slow").unwrap()));
         let before = (fast.snapshot(), slow.snapshot());
         assert_eq!(both.try_acquire(&(), Cost::ONE).unwrap_err(), expected, "the later of both");
         for longest in [Duration::ZERO, ms(100), ms(500) - NS] {

@@ -136,7 +136,7 @@ fn bucket(quota: Quota) -> TokenBucket<ManualClock> {
 }
 
 fn slots(slots: u64) -> Concurrency<ManualClock> {
-    Concurrency::builder(slots).clock(ManualClock::new()).build()
+    Concurrency::builder(slots).clock(ManualClock::new()).build().unwrap()
 }
 
 const fn ns(ns: u64) -> Duration {
@@ -657,7 +657,7 @@ fn a_granted_unit_nobody_hears_of_goes_back() {
 fn a_longest_wait_ends_as_one_joins_the_line() {
     every_order(|| {
         let clock = SeenClock::new();
-        let slots = Concurrency::builder(1).clock(clock.clone()).build();
+        let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
         let slot = slots.try_acquire(1).unwrap();
         let asks = slots.acquire(Ask::ONE.within(ns(10)));
         let mover = thread::spawn(move || clock.advance(10));

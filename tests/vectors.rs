@@ -490,7 +490,7 @@ impl Vector {
             },
             Algorithm::Concurrency => {
                 let slots = Concurrency::builder(params.permits.expect("a number of slots"));
-                let limiter = slots.line(params.line()).clock(wall.clone()).build();
+                let limiter = slots.line(params.line()).clock(wall.clone()).build().expect("it has no name");
                 Play::new(self, limiter, wall, None, |_, _| panic!("slots are not changed by a quota")).run()
             }
             Algorithm::ConcurrencyPartitioned | Algorithm::WarmingUp | Algorithm::Aimd | Algorithm::Vegas => {

@@ -1,6 +1,9 @@
 //! Fixed window: units come back all at once, at the edges of windows.
 
+use std::time::Duration;
+
 use super::{Algorithm, Balance, FromQuota, Grant, When};
+use crate::decision::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// Where the edges of the windows are.
@@ -167,6 +170,11 @@ impl Algorithm for FixedWindow {
     }
 
     /// The units left stay, clipped to the new capacity; windows of another length start now.
+    fn policy(&self) -> Policy {
+        let windows = self.capacity.div_ceil(self.refill);
+        Policy::new(self.capacity, Some(Duration::from_nanos(self.window_ns.saturating_mul(windows))))
+    }
+
     fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {
         self.roll(state, now);
         let used = u128::from(next.capacity) + u128::from(state.used);

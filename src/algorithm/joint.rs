@@ -1,6 +1,7 @@
 //! Several limits of one subject, decided as one.
 
 use super::{Algorithm, Balance, FromQuota, Grant, When};
+use crate::decision::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// Several limits on the same thing (10 a second and 1000 an hour): all of them admit, or none is spent.
@@ -70,6 +71,10 @@ impl<A: Algorithm> Algorithm for Joint<A> {
         each.fold(Balance::new(u64::MAX, 0, When::At(now)), |all, one| {
             Balance::new(all.remaining.min(one.remaining), all.debt.max(one.debt), all.full.max(one.full))
         })
+    }
+
+    fn each(&self, state: &mut Self::State, now: Timestamp, visit: &mut dyn FnMut(Policy, Balance)) {
+        self.all.iter().zip(state).for_each(|(one, state)| one.each(state, now, visit));
     }
 
     fn change(&mut self, next: Self, state: &mut Self::State, now: Timestamp) {

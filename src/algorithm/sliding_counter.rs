@@ -1,6 +1,9 @@
 //! Sliding counter: two windows, the elder weighted by how much of it is still in view.
 
+use std::time::Duration;
+
 use super::{Algorithm, Balance, FromQuota, Grant, When, window_of};
+use crate::decision::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// Sliding counter: the estimate *previous · (window − elapsed) / window + current* never exceeds the limit.
@@ -121,6 +124,10 @@ impl Algorithm for SlidingCounter {
     }
 
     /// The counts stay when the window keeps its length; otherwise a new window starts now with the estimate.
+    fn policy(&self) -> Policy {
+        Policy::new(self.limit, Some(Duration::from_nanos(self.window_ns)))
+    }
+
     fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {
         let elapsed = self.roll(state, now);
         if next.window_ns != self.window_ns {

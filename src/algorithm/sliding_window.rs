@@ -1,8 +1,10 @@
 //! Sliding window: a log of what was admitted, exact or in segments.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::{Algorithm, Balance, FromQuota, Grant, When, window_of};
+use crate::decision::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// Sliding window: no half-open window of its length ever holds more than the limit.
@@ -155,6 +157,10 @@ impl Algorithm for SlidingWindow {
     }
 
     /// What was admitted stays in the log. A longer window counts what the shorter one had not yet let go.
+    fn policy(&self) -> Policy {
+        Policy::new(self.limit, Some(Duration::from_nanos(self.window_ns)))
+    }
+
     fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {
         self.expire(state, now);
         *self = next;

@@ -1,6 +1,9 @@
 //! Token bucket by virtual scheduling (GCRA): the whole state is one word.
 
+use std::time::Duration;
+
 use super::{Algorithm, Balance, FromQuota, Grant, When};
+use crate::decision::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// The state word runs on a circle of 2⁶⁴ ticks, and is ahead of now by at most this: what a backlog is cut at.
@@ -271,6 +274,12 @@ impl Algorithm for TokenBucket {
         let remaining = burst_ticks.saturating_sub(backlog) / ticks_per_unit;
         let debt = backlog.saturating_sub(burst_ticks).div_ceil(ticks_per_unit);
         Balance::new(remaining, debt, self.when(now, backlog, u128::from(burst_ticks)))
+    }
+
+    fn policy(&self) -> Policy {
+        let Pace { ticks_per_ns, burst_ticks, .. } = self.pace;
+        let window = (ticks_per_ns > 0).then(|| Duration::from_nanos(burst_ticks.div_ceil(ticks_per_ns)));
+        Policy::new(self.burst, window)
     }
 
     fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pin_project::{pin_project, pinned_drop};
 
 use super::{Limiter, Permit, TryLimiter};
-use crate::decision::{Ask, Denied, Error};
+use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
 /// Both limits, all or nothing. Made by [`and`](super::LimiterExt::and).
@@ -88,6 +88,11 @@ impl<K: ?Sized, A: Limiter<K>, B: Limiter<K>> Limiter<K> for And<A, B> {
 
     fn holds(&self) -> bool {
         self.first.holds() || self.second.holds()
+    }
+
+    fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
+        self.first.report(key, visit);
+        self.second.report(key, visit);
     }
 }
 
@@ -297,5 +302,9 @@ impl<P: Permit, Q: Permit> Permit for BothPermits<P, Q> {
     fn settle(self, actual: Cost) {
         self.first.settle(actual);
         self.second.settle(actual);
+    }
+
+    fn shadowed(&self) -> Option<&Denied> {
+        self.first.shadowed().or_else(|| self.second.shadowed())
     }
 }

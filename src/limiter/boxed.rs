@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::{Limiter, Permit};
-use crate::decision::{Ask, Error};
+use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
 /// Any limiter of `K` behind one type. Made by [`boxed`](super::LimiterExt::boxed); costs two allocations an ask.
@@ -51,11 +51,16 @@ impl<K: ?Sized, F> Limiter<K> for BoxLimiter<K, F> {
     fn holds(&self) -> bool {
         self.limiter.holds_any()
     }
+
+    fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
+        self.limiter.report_any(key, visit);
+    }
 }
 
 trait AnyLimiter<K: ?Sized, F> {
     fn acquire_any(&self, key: &K, ask: Ask) -> BoxAcquire<F>;
     fn holds_any(&self) -> bool;
+    fn report_any(&self, key: &K, visit: &mut dyn FnMut(&Standing));
 }
 
 impl<K: ?Sized, L> AnyLimiter<K, L::Fault> for L
@@ -73,6 +78,10 @@ where
 
     fn holds_any(&self) -> bool {
         self.holds()
+    }
+
+    fn report_any(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
+        self.report(key, visit);
     }
 }
 
@@ -103,6 +112,7 @@ pub struct BoxPermit(Box<dyn AnyPermit + Send>);
 trait AnyPermit {
     fn cost(&self) -> Cost;
     fn settle(self: Box<Self>, actual: Cost);
+    fn shadowed(&self) -> Option<&Denied>;
 }
 
 impl<P: Permit> AnyPermit for P {
@@ -113,6 +123,10 @@ impl<P: Permit> AnyPermit for P {
     fn settle(self: Box<Self>, actual: Cost) {
         Permit::settle(*self, actual);
     }
+
+    fn shadowed(&self) -> Option<&Denied> {
+        Permit::shadowed(self)
+    }
 }
 
 impl Permit for BoxPermit {
@@ -122,6 +136,10 @@ impl Permit for BoxPermit {
 
     fn settle(self, actual: Cost) {
         self.0.settle(actual);
+    }
+
+    fn shadowed(&self) -> Option<&Denied> {
+        self.0.shadowed()
     }
 }
 

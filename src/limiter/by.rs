@@ -1,32 +1,25 @@
 //! A limiter of requests from a limiter of keys.
 
+mod key;
+
+pub use key::{EitherKey, Found, FoundBy, KeyOf, OrKey, OrSkip, Unless, found_by};
+
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use super::{Limiter, TryLimiter};
-use crate::decision::{Ask, Denied};
+use pin_project::pin_project;
+
+use super::{Limiter, Permit, TryLimiter};
+use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
-
-/// Says which key a request is about. Functions are this already; name a type to implement it for.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` does not say which key a `{R}` is about",
-    note = "give `.by` a function such as `|request: &Request| request.tenant.clone()`"
-)]
-pub trait KeyOf<R: ?Sized> {
-    /// What state is kept per.
-    type Key;
-    /// The key of `request`.
-    fn key_of(&self, request: &R) -> Self::Key;
-}
-
-impl<R: ?Sized, Key, F: Fn(&R) -> Key> KeyOf<R> for F {
-    type Key = Key;
-    fn key_of(&self, request: &R) -> Key {
-        self(request)
-    }
-}
 
 /// A limiter of requests: the key of each goes to the limiter of keys within. Made by
 /// [`by`](super::LimiterExt::by).
+///
+/// A request whose key is [`Found::Skip`] passes without a charge; one that is [`Found::Reject`] is refused for the
+/// reason given there.
 ///
 /// ```
 /// use tollgate::{LimiterExt, Quota, SlidingWindow, TryLimiter};
@@ -62,21 +55,85 @@ impl<L: fmt::Debug, F> fmt::Debug for By<L, F> {
 }
 
 impl<R: ?Sized, F: KeyOf<R>, L: Limiter<F::Key>> Limiter<R> for By<L, F> {
-    type Permit = L::Permit;
+    type Permit = Option<L::Permit>;
     type Fault = L::Fault;
-    type Acquire = L::Acquire;
+    type Acquire = AcquireBy<L::Acquire>;
 
-    fn acquire(&self, request: &R, ask: Ask) -> L::Acquire {
-        self.limiter.acquire(&self.key.key_of(request), ask)
+    fn acquire(&self, request: &R, ask: Ask) -> Self::Acquire {
+        AcquireBy(match self.key.key_of(request) {
+            Found::Key(key) => Way::Asks(self.limiter.acquire(&key, ask)),
+            Found::Skip => Way::Skips,
+            Found::Reject(reason) => Way::Rejects(Some(Denied::new(reason))),
+        })
     }
 
     fn holds(&self) -> bool {
         self.limiter.holds()
     }
+
+    fn report(&self, request: &R, visit: &mut dyn FnMut(&Standing)) {
+        if let Found::Key(key) = self.key.key_of(request) {
+            self.limiter.report(&key, visit);
+        }
+    }
 }
 
 impl<R: ?Sized, F: KeyOf<R>, L: TryLimiter<F::Key>> TryLimiter<R> for By<L, F> {
-    fn try_acquire(&self, request: &R, cost: Cost) -> Result<L::Permit, Denied> {
-        self.limiter.try_acquire(&self.key.key_of(request), cost)
+    fn try_acquire(&self, request: &R, cost: Cost) -> Result<Self::Permit, Denied> {
+        match self.key.key_of(request) {
+            Found::Key(key) => self.limiter.try_acquire(&key, cost).map(Some),
+            Found::Skip => Ok(None),
+            Found::Reject(reason) => Err(Denied::new(reason)),
+        }
+    }
+}
+
+/// No permit was needed: there is nothing to settle.
+impl<P: Permit> Permit for Option<P> {
+    fn cost(&self) -> Cost {
+        self.as_ref().map_or(Cost::ZERO, P::cost)
+    }
+
+    fn settle(self, actual: Cost) {
+        if let Some(permit) = self {
+            permit.settle(actual);
+        }
+    }
+
+    fn shadowed(&self) -> Option<&Denied> {
+        self.as_ref().and_then(P::shadowed)
+    }
+}
+
+/// The wait for a permit about the key of a request. Cancel-safe as the limiter of keys is.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct AcquireBy<A>(#[pin] Way<A>);
+
+#[pin_project(project = WayProjected)]
+enum Way<A> {
+    Asks(#[pin] A),
+    Skips,
+    Rejects(Option<Denied>),
+}
+
+impl<A: Future<Output = Result<P, Error<F>>>, P, F> Future for AcquireBy<A> {
+    type Output = Result<Option<P>, Error<F>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().0.project() {
+            WayProjected::Asks(acquire) => acquire.poll(cx).map_ok(Some),
+            WayProjected::Skips => Poll::Ready(Ok(None)),
+            WayProjected::Rejects(denied) => {
+                let denied = denied.take().expect("an acquire was polled after it had given its answer");
+                Poll::Ready(Err(Error::Denied(denied)))
+            }
+        }
+    }
+}
+
+impl<A> fmt::Debug for AcquireBy<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcquireBy").finish_non_exhaustive()
     }
 }

@@ -13,8 +13,8 @@ use super::line::{Acquire, Core};
 use super::{Limiter, Line, Permit, TryLimiter};
 use crate::algorithm::Grant;
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Error, Name, Snapshot};
-use crate::units::Cost;
+use crate::decision::{Ask, Denied, Error, Policy, Snapshot, Standing};
+use crate::units::{Cost, Name, NameError};
 use gate::SlotGate;
 
 /// A limit on how much may be in progress at once: weighted, first come, first served, resizable while in use,
@@ -41,12 +41,12 @@ impl Concurrency {
     /// A limit of `slots`, at most 2⁶² (more is that). Zero admits nobody until it is resized.
     #[must_use]
     pub fn new(slots: u64) -> Self {
-        Self::builder(slots).build()
+        Self::built(SlotGate::new(slots), Line::new(), None, DefaultClock::default())
     }
 
     /// A limit of `slots` with options.
     pub fn builder(slots: u64) -> ConcurrencyBuilder {
-        ConcurrencyBuilder { slots, clock: DefaultClock::default(), line: Line::new(), name: None }
+        ConcurrencyBuilder { slots, clock: DefaultClock::default(), line: Line::new(), name: Ok(None) }
     }
 }
 
@@ -57,7 +57,7 @@ pub struct ConcurrencyBuilder<C = DefaultClock> {
     slots: u64,
     clock: C,
     line: Line,
-    name: Option<Name>,
+    name: Result<Option<Name>, NameError>,
 }
 
 impl<C: Clock> ConcurrencyBuilder<C> {
@@ -74,19 +74,28 @@ impl<C: Clock> ConcurrencyBuilder<C> {
     }
 
     /// Names the limit, for refusals to carry.
-    pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.name = Some(name.into());
+    pub fn name<N: TryInto<Name>>(mut self, name: N) -> Self
+    where
+        NameError: From<N::Error>,
+    {
+        self.name = name.try_into().map(Some).map_err(NameError::from);
         self
     }
 
     /// The limit.
-    pub fn build(self) -> Concurrency<C> {
-        let gate = SlotGate::new(self.slots);
-        Concurrency { core: Arc::new(Core::new(gate, self.line, self.name, self.clock)) }
+    ///
+    /// # Errors
+    /// What is wrong with the name.
+    pub fn build(self) -> Result<Concurrency<C>, NameError> {
+        Ok(Concurrency::built(SlotGate::new(self.slots), self.line, self.name?, self.clock))
     }
 }
 
 impl<C: Clock> Concurrency<C> {
+    fn built(gate: SlotGate, line: Line, name: Option<Name>, clock: C) -> Self {
+        Self { core: Arc::new(Core::new(gate, line, name, clock)) }
+    }
+
     /// Waits in line for slots.
     ///
     /// # Cancel safety
@@ -180,6 +189,12 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Concurrency<C> {
 
     fn holds(&self) -> bool {
         true
+    }
+
+    fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {
+        let Snapshot { capacity, remaining, reset_after, .. } = self.snapshot();
+        let name = self.name().cloned();
+        visit(&Standing::new(name, Policy::concurrent(capacity), remaining, reset_after));
     }
 }
 

@@ -1,9 +1,13 @@
 //! One limit for each key.
 
+mod admin;
 mod store;
+mod tiers;
 
-pub use store::{HashStore, Store};
+pub use store::{Census, HashStore, Store};
+pub use tiers::Tier;
 
+use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -12,22 +16,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::rate::Template;
+use super::rate::{Standings, Template};
 use super::{AcquireRate, Limiter, RateLimiter, RatePermit, Stored, TryLimiter};
-use crate::algorithm::FromQuota;
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Error, Reason};
+use crate::decision::{Ask, Denied, Error, Reason, Standing};
 use crate::sync::Mutex;
-use crate::units::{Cost, Quota, QuotaError};
+use crate::units::Cost;
+use tiers::{Plan, Tiers};
 
 /// A limit for each key, each with a state and a line of its own. A cheap handle: clones share the keys.
 ///
-/// Made from a limiter that says what each key's is like: `SlidingWindow::new(quota)?.keyed()`.
+/// Made from a limiter that says what each key's is like: `SlidingWindow::new(quota)?.keyed()`. Keys may differ in
+/// quota: by [`tier`](Keyed::tier), or one by one ([`set_quota_of`](Keyed::set_quota_of),
+/// [`exempt`](Keyed::exempt)), and a change keeps what has been spent.
 ///
 /// **At the limit** of a key its asks wait or are refused as in a [`RateLimiter`]; other keys do not notice. The number
 /// of keys is bounded ([`max_keys`](Keyed::max_keys)): each new key makes room by dropping a few whose state cannot be
-/// told from a fresh one; when there is none, newcomers are refused ([`Reason::TooManyKeys`]) and no key loses its
-/// state.
+/// told from a fresh one. When there is none, newcomers are refused ([`Reason::TooManyKeys`]), or share one limit
+/// ([`overflow`](Keyed::overflow)); no key loses its state.
 ///
 /// ```
 /// use tollgate::{Quota, SlidingWindow};
@@ -37,18 +43,39 @@ use crate::units::{Cost, Quota, QuotaError};
 /// assert!(per_user.check("bob", 1).is_ok());
 /// # Ok::<(), tollgate::QuotaError>(())
 /// ```
-pub struct Keyed<K, A: Stored, C: Clock = DefaultClock, S = HashStore<K, RateLimiter<A, C>>> {
-    shared: Arc<Shared<A, C, S>>,
-    key: std::marker::PhantomData<fn(&K)>,
+pub struct Keyed<K, A: Stored, C: Clock = DefaultClock, S = HashStore<K, KeyState<A, C>>> {
+    shared: Arc<Shared<K, A, C, S>>,
 }
 
-struct Shared<A: Stored, C: Clock, S> {
-    keys: Mutex<Keys<A, C, S>>,
+struct Shared<K, A: Stored, C: Clock, S> {
+    keys: Mutex<Keys<K, A, C, S>>,
+    options: Options<K, A, C>,
 }
 
-struct Keys<A, C, S> {
+struct Keys<K, A, C, S> {
     template: Template<A, C>,
+    tiers: Tiers<K, A>,
     store: S,
+}
+
+type TierBy<K> = dyn Fn(&K) -> Tier + Send + Sync;
+
+struct Options<K, A: Stored, C: Clock> {
+    tier_by: Option<Arc<TierBy<K>>>,
+    overflow: Option<RateLimiter<A, C>>,
+}
+
+/// What is kept for one key.
+#[derive(Debug, Clone)]
+pub struct KeyState<A: Stored, C: Clock> {
+    limiter: RateLimiter<A, C>,
+    plan: Plan,
+}
+
+/// What a key is to do.
+enum Way<A: Stored, C: Clock> {
+    Exempt,
+    Limited(RateLimiter<A, C>),
 }
 
 impl<K, A, C> Keyed<K, A, C>
@@ -58,44 +85,100 @@ where
     C: Clock,
 {
     pub(super) fn new(template: Template<A, C>) -> Self {
-        Self::with_store(template, HashStore::new(100_000))
+        let keys = Keys { template, tiers: Tiers::new(), store: HashStore::new(100_000) };
+        Self::build(keys, Options { tier_by: None, overflow: None })
+    }
+
+    fn build(keys: Keys<K, A, C, HashStore<K, KeyState<A, C>>>, options: Options<K, A, C>) -> Self {
+        Self { shared: Arc::new(Shared { keys: Mutex::new(keys), options }) }
+    }
+
+    /// The same kind of limit with other options, all of its keys new.
+    fn rebuild(self, cap: Option<usize>, change: impl FnOnce(&mut Options<K, A, C>)) -> Self {
+        let Options { tier_by, overflow } = &self.shared.options;
+        let mut options = Options { tier_by: tier_by.clone(), overflow: overflow.clone() };
+        change(&mut options);
+        let keys = {
+            let keys = self.shared.keys.lock();
+            let store = HashStore::new(cap.unwrap_or(keys.store.cap()));
+            Keys { template: keys.template.clone(), tiers: keys.tiers.clone(), store }
+        };
+        Self::build(keys, options)
     }
 
     /// The same kind of limit with at most `keys` keys, all of them new. 100,000 unless set; at least one.
+    ///
+    /// A key takes about half a kilobyte beside itself, in a token bucket.
     #[must_use]
     pub fn max_keys(self, keys: usize) -> Self {
-        let template = self.shared.keys.lock().template.clone();
-        Self::with_store(template, HashStore::new(keys.max(1)))
+        self.rebuild(Some(keys.max(1)), |_| ())
+    }
+
+    /// The same kind of limit, all of its keys new, in which each key has the quota that `tier` says: one of
+    /// [`tier`](Keyed::tier)'s, [`Tier::DEFAULT`] or [`Tier::EXEMPT`]. It is asked each time, so that a key that changes
+    /// its tier goes on under the other quota with what it has spent.
+    #[must_use]
+    pub fn tier_by(self, tier: impl Fn(&K) -> Tier + Send + Sync + 'static) -> Self {
+        self.rebuild(None, |options| options.tier_by = Some(Arc::new(tier)))
+    }
+
+    /// The same kind of limit, all of its keys new, in which keys that find no room share the limit `overflow` in place
+    /// of being refused.
+    #[must_use]
+    pub fn overflow(self, overflow: RateLimiter<A, C>) -> Self {
+        self.rebuild(None, |options| options.overflow = Some(overflow))
+    }
+}
+
+impl<A: Stored, C: Clock> KeyState<A, C> {
+    fn is_idle(&self) -> bool {
+        self.limiter.is_fresh()
     }
 }
 
 impl<K, A, C, S> Keyed<K, A, C, S>
 where
+    K: Hash + Eq,
     A: Stored,
     C: Clock,
-    S: Store<K, RateLimiter<A, C>>,
+    S: Store<K, KeyState<A, C>>,
 {
-    fn with_store(template: Template<A, C>, store: S) -> Self {
-        let shared = Arc::new(Shared { keys: Mutex::new(Keys { template, store }) });
-        Self { shared, key: std::marker::PhantomData }
+    fn tier_of<Q: ToOwned<Owned = K> + ?Sized>(&self, key: &Q) -> Tier {
+        self.shared.options.tier_by.as_ref().map_or(Tier::DEFAULT, |tier_by| tier_by(&key.to_owned()))
     }
 
-    /// The limit of `key`: a handle that works on when the store has dropped the key.
-    ///
-    /// # Errors
-    /// [`Reason::TooManyKeys`]: the key is new and no other can be dropped.
-    pub fn of<Q>(&self, key: &Q) -> Result<RateLimiter<A, C>, Denied>
+    fn way<Q>(&self, key: &Q) -> Result<Way<A, C>, Denied>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
     {
-        let keys = &mut *self.shared.keys.lock();
-        let (store, template) = (&mut keys.store, &keys.template);
-        let made = store.get_or_make(key, || RateLimiter::from_template(template), RateLimiter::is_fresh);
-        made.ok_or_else(|| Denied::new(Reason::TooManyKeys).by(template.name.clone()))
+        // The tier's function and what a change wakes are not ours: both outside the lock.
+        let tier = self.tier_of(key);
+        let mut keys = self.shared.keys.lock();
+        let Keys { template, tiers, store } = &mut *keys;
+        let (plan, own) = tiers.own(key).unwrap_or((Plan::Tier(tier), None));
+        if plan == Plan::Tier(Tier::EXEMPT) {
+            return Ok(Way::Exempt);
+        }
+        let algorithm = || own.or_else(|| tiers.algorithm(tier)).unwrap_or(&template.algorithm).clone();
+        let make = || KeyState { limiter: RateLimiter::from_template(&template.with(algorithm())), plan };
+        let found = store.get_or_make(key, make, KeyState::is_idle, |state| {
+            let changed = state.plan != plan;
+            state.plan = plan;
+            (state.limiter.clone(), changed.then(algorithm))
+        });
+        let Some((limiter, changed)) = found else {
+            let refused = || Denied::new(Reason::TooManyKeys).by(template.name.clone());
+            return self.shared.options.overflow.clone().map(Way::Limited).ok_or_else(refused);
+        };
+        drop(keys);
+        if let Some(algorithm) = changed {
+            limiter.change(algorithm);
+        }
+        Ok(Way::Limited(limiter))
     }
 
-    /// Waits in the line of `key` for a permit. The key is looked up at the call.
+    /// Waits in the line of `key` for a permit. The key is looked up at the call. An exempt key has none to wait for.
     ///
     /// # Cancel safety
     /// As [`RateLimiter::acquire`].
@@ -105,24 +188,28 @@ where
     pub fn acquire<Q>(&self, key: &Q, ask: impl Into<Ask>) -> AcquireKeyed<A, C>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
     {
-        AcquireKeyed(match self.of(key) {
-            Ok(limiter) => Found::Waits(limiter.acquire(ask)),
-            Err(denied) => Found::Denied(Some(denied)),
+        AcquireKeyed(match self.way(key) {
+            Ok(Way::Limited(limiter)) => Stage::Waits(limiter.acquire(ask)),
+            Ok(Way::Exempt) => Stage::Answered(Some(Ok(None))),
+            Err(denied) => Stage::Answered(Some(Err(denied))),
         })
     }
 
-    /// Takes a permit about `key` if it may be had now.
+    /// Takes a permit about `key` if it may be had now; `None` for an exempt key, which needs none.
     ///
     /// # Errors
     /// As [`RateLimiter::try_acquire`], and [`Reason::TooManyKeys`].
-    pub fn try_acquire<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<RatePermit<A, C>, Denied>
+    pub fn try_acquire<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<Option<RatePermit<A, C>>, Denied>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
     {
-        self.of(key)?.try_acquire(cost)
+        match self.way(key)? {
+            Way::Limited(limiter) => limiter.try_acquire(cost).map(Some),
+            Way::Exempt => Ok(None),
+        }
     }
 
     /// Decides about `key`, and holds nothing.
@@ -132,51 +219,44 @@ where
     pub fn check<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<(), Denied>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
     {
-        self.of(key)?.check(cost)
+        match self.way(key)? {
+            Way::Limited(limiter) => limiter.check(cost),
+            Way::Exempt => Ok(()),
+        }
     }
 
-    /// Keys with a state.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.shared.keys.lock().store.len()
-    }
-
-    /// Whether no key has a state.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl<K, A, C, S> Keyed<K, A, C, S>
-where
-    A: FromQuota + Stored,
-    C: Clock,
-    S: Store<K, RateLimiter<A, C>>,
-{
-    /// Changes the quota of all keys, present and future, from now on. Takes time in proportion to the keys present.
-    ///
-    /// # Errors
-    /// What is wrong with the quota; nothing has changed then.
-    pub fn set_quota(&self, quota: Quota) -> Result<(), QuotaError> {
-        let mut all = Vec::new();
-        let next = {
-            let mut keys = self.shared.keys.lock();
-            keys.template.algorithm = keys.template.algorithm.with_quota(quota)?;
-            keys.store.for_each(|limiter| all.push(limiter.clone()));
-            keys.template.algorithm.clone()
-        };
-        // Outside the lock: a change wakes those who wait.
-        all.iter().for_each(|limiter| limiter.change(next.clone()));
-        Ok(())
+    /// Where the limits of `key` stand; a key without a state stands as a new one. Nothing for an exempt key.
+    fn tell<Q>(&self, key: &Q, visit: &mut dyn FnMut(&Standing))
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
+        let tier = self.tier_of(key);
+        let mut keys = self.shared.keys.lock();
+        let Keys { template, tiers, store } = &mut *keys;
+        let (plan, own) = tiers.own(key).unwrap_or((Plan::Tier(tier), None));
+        if plan == Plan::Tier(Tier::EXEMPT) {
+            return;
+        }
+        if let Some(limiter) = store.get(key).map(|state| state.limiter.clone()) {
+            drop(keys);
+            return Limiter::<()>::report(&limiter, &(), visit);
+        }
+        let algorithm = own.or_else(|| tiers.algorithm(tier)).unwrap_or(&template.algorithm);
+        let now = template.clock.now();
+        let unix_ns = template.clock.unix_ns().saturating_add(now.as_ns());
+        let standings = Standings::of(algorithm, &mut algorithm.start(now, unix_ns), now);
+        let name = template.name.clone();
+        drop(keys);
+        standings.tell(name.as_ref(), visit);
     }
 }
 
 impl<K, A: Stored, C: Clock, S> Clone for Keyed<K, A, C, S> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), key: std::marker::PhantomData }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -191,14 +271,18 @@ where
     K: Hash + Eq + Clone,
     A: Stored,
     C: Clock,
-    S: Store<K, RateLimiter<A, C>>,
+    S: Store<K, KeyState<A, C>>,
 {
-    type Permit = RatePermit<A, C>;
+    type Permit = Option<RatePermit<A, C>>;
     type Fault = Infallible;
     type Acquire = AcquireKeyed<A, C>;
 
     fn acquire(&self, key: &K, ask: Ask) -> Self::Acquire {
         Self::acquire(self, key, ask)
+    }
+
+    fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
+        self.tell(key, visit);
     }
 }
 
@@ -207,7 +291,7 @@ where
     K: Hash + Eq + Clone,
     A: Stored,
     C: Clock,
-    S: Store<K, RateLimiter<A, C>>,
+    S: Store<K, KeyState<A, C>>,
 {
     fn try_acquire(&self, key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
         Self::try_acquire(self, key, cost)
@@ -217,25 +301,23 @@ where
 /// The wait for a permit about a key. Cancel-safe: see [`RateLimiter::acquire`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireKeyed<A: Stored, C: Clock = DefaultClock>(Found<A, C>);
+pub struct AcquireKeyed<A: Stored, C: Clock = DefaultClock>(Stage<A, C>);
 
 #[derive(Debug)]
-enum Found<A: Stored, C: Clock> {
+enum Stage<A: Stored, C: Clock> {
     Waits(AcquireRate<A, C>),
-    Denied(Option<Denied>),
+    Answered(Option<Result<Option<RatePermit<A, C>>, Denied>>),
 }
 
 impl<A: Stored, C: Clock> Future for AcquireKeyed<A, C> {
-    type Output = Result<RatePermit<A, C>, Error>;
+    type Output = Result<Option<RatePermit<A, C>>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            Found::Waits(acquire) => Pin::new(acquire).poll(cx),
-            Found::Denied(denied) => {
-                let denied = denied.take();
-                Poll::Ready(Err(Error::Denied(
-                    denied.expect("an acquire was polled after it had given its answer"),
-                )))
+            Stage::Waits(acquire) => Pin::new(acquire).poll(cx).map_ok(Some),
+            Stage::Answered(answer) => {
+                let answer = answer.take().expect("an acquire was polled after it had given its answer");
+                Poll::Ready(answer.map_err(Error::Denied))
             }
         }
     }

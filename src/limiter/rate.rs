@@ -2,6 +2,7 @@
 
 mod builder;
 mod gate;
+mod standings;
 
 pub use builder::RateBuilder;
 pub(super) use builder::Template;
@@ -13,13 +14,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::line::{Acquire, Core};
+use super::line::{Acquire, Core, Gate};
 use super::{Keyed, Limiter, Permit, Stored, TryLimiter};
 use crate::algorithm::{self, FromQuota, Grant, Joint};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Error, Name, Snapshot};
-use crate::units::{Cost, Quota, QuotaError};
+use crate::decision::{Ask, Denied, Error, Snapshot, Standing};
+use crate::units::{Cost, Name, Quota, QuotaError};
 use gate::RateGate;
+pub(super) use standings::Standings;
 
 /// At most a burst at one instant, refilled continuously. See [`algorithm::TokenBucket`] for the guarantee.
 pub type TokenBucket<C = DefaultClock> = RateLimiter<algorithm::TokenBucket, C>;
@@ -161,6 +163,20 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
         self.core.change(|gate, now| gate.change(algorithm, now));
     }
 
+    /// Takes `cost` whether it is there or not: what is missing becomes a debt that those who wait and all who come
+    /// wait for. A fine, or what was used without asking.
+    pub fn charge(&self, cost: impl Into<Cost>) {
+        let units = cost.into().units();
+        self.core.change(|gate, now| gate.charge(now, units));
+    }
+
+    /// Starts anew, as when it was made: what was spent and owed is forgotten, and what permits from before give
+    /// back is not counted. Those who wait stay in line.
+    pub fn reset(&self) {
+        let unix_ns = self.core.clock().unix_ns();
+        self.core.change(|gate, now| gate.reset(now, unix_ns.saturating_add(now.as_ns())));
+    }
+
     /// Lets nobody in until [`resume`](RateLimiter::resume). Time goes on: what refills, refills.
     pub fn pause(&self) {
         self.core.pause(true);
@@ -256,6 +272,10 @@ impl<K: ?Sized, A: Stored, C: Clock> Limiter<K> for RateLimiter<A, C> {
     #[inline]
     fn acquire(&self, _key: &K, ask: Ask) -> Self::Acquire {
         Self::acquire(self, ask)
+    }
+
+    fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {
+        self.core.with_gate(RateGate::standings).tell(self.core.name(), visit);
     }
 }
 

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::NameError;
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// How much may go, and how fast: a rate (units per period) and a burst (most units at one instant).
@@ -237,6 +239,8 @@ pub enum QuotaError {
     },
     /// A joint limit over no quotas at all.
     NoQuota,
+    /// The name given to the limit cannot be one.
+    Name(NameError),
     /// A change from a number of joint quotas to another number.
     QuotaCount {
         /// Quotas the limiter was built with.
@@ -276,6 +280,7 @@ impl fmt::Display for QuotaError {
             Self::Segments { segments, most } => {
                 write!(f, "{segments} segments do not fit the window: ask for 1 to {most}")
             }
+            Self::Name(error) => error.fmt(f),
             Self::NoQuota => f.write_str("a joint limit needs at least one quota"),
             Self::QuotaCount { built, given } => {
                 write!(

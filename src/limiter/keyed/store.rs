@@ -5,24 +5,43 @@ use std::hash::Hash;
 
 /// Where the states of keys live: the seam between a keyed limiter and its map.
 pub trait Store<K, V>: Send + 'static {
-    /// The value of `key`, made if there is none. `None` when it is new, no value is idle and no more fit.
+    /// Lets `act` at the value of `key`, made if there is none. `None` when it is new, no value is idle and no more fit.
     ///
     /// May drop values that are `idle`, a bounded number a call.
-    fn get_or_make<Q>(&mut self, key: &Q, make: impl FnOnce() -> V, idle: impl Fn(&V) -> bool) -> Option<V>
+    fn get_or_make<Q, R>(
+        &mut self,
+        key: &Q,
+        make: impl FnOnce() -> V,
+        idle: impl Fn(&V) -> bool,
+        act: impl FnOnce(&mut V) -> R,
+    ) -> Option<R>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>;
+
+    /// The value of `key`, if there is one.
+    fn get<Q>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        Q: Hash + Eq + ?Sized,
         K: Borrow<Q>;
 
     /// Calls `visit` with each value.
     fn for_each(&self, visit: impl FnMut(&V));
 
-    /// The number of keys.
-    fn len(&self) -> usize;
+    /// How many keys there are, and how many have been dropped and refused.
+    fn census(&self) -> Census;
+}
 
-    /// Whether there is no key.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
+/// How full a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Census {
+    /// Keys with a state.
+    pub keys: usize,
+    /// Keys dropped so far because their state could not be told from a new one's.
+    pub evicted: u64,
+    /// Times a newcomer found no room.
+    pub refused: u64,
 }
 
 /// How many keys a newcomer looks at to find idle ones: two for each that comes keep up with any flood of keys that
@@ -37,11 +56,17 @@ pub struct HashStore<K, V> {
     ring: Vec<K>,
     hand: usize,
     cap: usize,
+    evicted: u64,
+    refused: u64,
 }
 
 impl<K, V> HashStore<K, V> {
     pub(super) fn new(cap: usize) -> Self {
-        Self { map: HashMap::new(), ring: Vec::new(), hand: 0, cap }
+        Self { map: HashMap::new(), ring: Vec::new(), hand: 0, cap, evicted: 0, refused: 0 }
+    }
+
+    pub(super) const fn cap(&self) -> usize {
+        self.cap
     }
 }
 
@@ -54,6 +79,7 @@ impl<K: Hash + Eq, V> HashStore<K, V> {
             if self.map.get(key).is_some_and(&idle) {
                 self.map.remove(key);
                 self.ring.swap_remove(self.hand);
+                self.evicted += 1;
             } else {
                 self.hand += 1;
             }
@@ -64,32 +90,48 @@ impl<K: Hash + Eq, V> HashStore<K, V> {
 impl<K, V> Store<K, V> for HashStore<K, V>
 where
     K: Hash + Eq + Clone + Send + 'static,
-    V: Clone + Send + 'static,
+    V: Send + 'static,
 {
-    fn get_or_make<Q>(&mut self, key: &Q, make: impl FnOnce() -> V, idle: impl Fn(&V) -> bool) -> Option<V>
+    fn get_or_make<Q, R>(
+        &mut self,
+        key: &Q,
+        make: impl FnOnce() -> V,
+        idle: impl Fn(&V) -> bool,
+        act: impl FnOnce(&mut V) -> R,
+    ) -> Option<R>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        if let Some(value) = self.map.get(key) {
-            return Some(value.clone());
+        if let Some(value) = self.map.get_mut(key) {
+            return Some(act(value));
         }
         self.sweep(idle);
         if self.map.len() >= self.cap {
+            self.refused += 1;
             return None;
         }
-        let (key, value) = (key.to_owned(), make());
+        let (key, mut value) = (key.to_owned(), make());
+        let answer = act(&mut value);
         self.ring.push(key.clone());
-        self.map.insert(key, value.clone());
-        Some(value)
+        self.map.insert(key, value);
+        Some(answer)
+    }
+
+    fn get<Q>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
+        self.map.get_mut(key)
     }
 
     fn for_each(&self, visit: impl FnMut(&V)) {
         self.map.values().for_each(visit);
     }
 
-    fn len(&self) -> usize {
-        self.map.len()
+    fn census(&self) -> Census {
+        Census { keys: self.map.len(), evicted: self.evicted, refused: self.refused }
     }
 }
 

@@ -12,10 +12,10 @@ use super::inner::{Entry, Heard, Inner};
 use super::queue::{Answer, Ticket, Waiter};
 use crate::algorithm::Grant;
 use crate::clock::Clock;
-use crate::decision::{Denied, Name, Reason, Snapshot};
+use crate::decision::{Denied, Reason, Snapshot};
 use crate::limiter::door::{Glance, Sealed};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
-use crate::units::Timestamp;
+use crate::units::{Name, Timestamp};
 
 /// A limit: its gate, its line, its clock. Handles share one in an [`Arc`].
 pub(crate) struct Core<G: Gate, C: Clock> {

@@ -10,8 +10,8 @@ use super::timers::Timers;
 use super::{Line, Order};
 use crate::algorithm::{Grant, When};
 use crate::clock::{Clock, Timer};
-use crate::decision::{Denied, Name, Reason, Snapshot};
-use crate::units::Timestamp;
+use crate::decision::{Denied, Reason, Snapshot};
+use crate::units::{Name, Timestamp};
 
 /// How many are woken with one hold of the lock.
 const BATCH: usize = 128;

@@ -1,8 +1,7 @@
 use crate::algorithm::{Anchor, FixedWindow, SlidingWindow};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::Name;
 use crate::limiter::{Line, RateLimiter, Stored};
-use crate::units::QuotaError;
+use crate::units::{Name, NameError, QuotaError};
 
 /// Options of a rate limiter. What is wrong with them is told by [`build`](RateBuilder::build).
 #[derive(Debug, Clone)]
@@ -11,7 +10,7 @@ pub struct RateBuilder<A, C = DefaultClock> {
     algorithm: Result<A, QuotaError>,
     clock: C,
     line: Line,
-    name: Option<Name>,
+    name: Result<Option<Name>, NameError>,
     lends: bool,
 }
 
@@ -25,9 +24,22 @@ pub(in crate::limiter) struct Template<A, C> {
     pub(in crate::limiter) lends: bool,
 }
 
+impl<A, C: Clone> Template<A, C> {
+    /// The same over another algorithm.
+    pub(in crate::limiter) fn with(&self, algorithm: A) -> Self {
+        Self {
+            algorithm,
+            clock: self.clock.clone(),
+            line: self.line,
+            name: self.name.clone(),
+            lends: self.lends,
+        }
+    }
+}
+
 impl<A> RateBuilder<A> {
     pub(super) fn new(algorithm: Result<A, QuotaError>) -> Self {
-        Self { algorithm, clock: DefaultClock::default(), line: Line::new(), name: None, lends: false }
+        Self { algorithm, clock: DefaultClock::default(), line: Line::new(), name: Ok(None), lends: false }
     }
 }
 
@@ -45,8 +57,11 @@ impl<A: Stored, C: Clock> RateBuilder<A, C> {
     }
 
     /// Names the limit, for refusals to carry.
-    pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.name = Some(name.into());
+    pub fn name<N: TryInto<Name>>(mut self, name: N) -> Self
+    where
+        NameError: From<N::Error>,
+    {
+        self.name = name.try_into().map(Some).map_err(NameError::from);
         self
     }
 
@@ -63,6 +78,7 @@ impl<A: Stored, C: Clock> RateBuilder<A, C> {
     /// What is wrong with the quota or the options.
     pub fn build(self) -> Result<RateLimiter<A, C>, QuotaError> {
         let Self { algorithm, clock, line, name, lends } = self;
+        let name = name.map_err(QuotaError::Name)?;
         Ok(RateLimiter::from_template(&Template { algorithm: algorithm?, clock, line, name, lends }))
     }
 }

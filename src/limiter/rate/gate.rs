@@ -3,6 +3,8 @@ use crate::limiter::door::{Door, Glance, Sealed, Stored};
 use crate::limiter::line::{Gate, Later};
 use crate::units::Timestamp;
 
+use super::standings::Standings;
+
 /// An algorithm and its state, as a line needs them.
 pub(in crate::limiter) struct RateGate<A: Stored> {
     algorithm: A,
@@ -11,6 +13,8 @@ pub(in crate::limiter) struct RateGate<A: Stored> {
     starts_full: bool,
     /// How often the algorithm has changed.
     epoch: u32,
+    /// When the state was last made new, and the epoch since: what was granted before is no part of it.
+    reset: Option<(Timestamp, u32)>,
     /// The state there will be when all who wait have gone, if it is known: it saves walking the line again for each
     /// newcomer that must be told when it would go.
     walked: Option<Walk<A>>,
@@ -35,7 +39,7 @@ impl<A: Stored> RateGate<A> {
     pub(super) fn new(algorithm: A, now: Timestamp, unix_ns: u64, lends: bool) -> Self {
         let mut state = algorithm.start(now, unix_ns);
         let starts_full = algorithm.balance(&mut state, now).full == When::At(now);
-        Self { algorithm, state, lends, starts_full, epoch: 0, walked: None }
+        Self { algorithm, state, lends, starts_full, epoch: 0, reset: None, walked: None }
     }
 
     pub(super) const fn algorithm(&self) -> &A {
@@ -54,6 +58,19 @@ impl<A: Stored> RateGate<A> {
         self.walked = None;
         self.epoch = self.epoch.wrapping_add(1);
         self.algorithm.change(next, &mut self.state, now);
+    }
+
+    /// Starts anew.
+    pub(super) fn reset(&mut self, now: Timestamp, unix_ns: u64) {
+        self.walked = None;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.reset = Some((now, self.epoch));
+        self.state = self.algorithm.start(now, unix_ns);
+    }
+
+    /// What each of its limits promises, and what is left of it.
+    pub(super) fn standings(&mut self, now: Timestamp) -> Standings {
+        Standings::of(&self.algorithm, &mut self.state, now)
     }
 
     /// What must be there for `units` to go: above the capacity, all of it.
@@ -164,6 +181,9 @@ impl<A: Stored> Gate for RateGate<A> {
     }
 
     fn give_back(&mut self, now: Timestamp, grant: Grant, units: u64) {
+        if self.reset.is_some_and(|(at, epoch)| grant.is_before(at, epoch)) {
+            return;
+        }
         self.walked = None;
         self.algorithm.give_back(&mut self.state, now, grant, units);
     }

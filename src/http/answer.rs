@@ -1,0 +1,120 @@
+//! What a refused request is answered.
+
+use std::time::Duration;
+
+use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use bytes::Bytes;
+use serde_json::json;
+
+use super::fields::seconds;
+use super::grpc::{self, Code};
+use crate::decision::{Denied, Reason, Standing};
+use crate::units::Name;
+
+/// A request that is refused, for a hook that [answers](super::HttpLayer::answer) it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Refusal<'a> {
+    /// The head of the request.
+    pub request: &'a Parts,
+    /// What the limit said; `None` when the limiter could not decide.
+    pub denied: Option<&'a Denied>,
+    /// Where the limits stand that were asked, if clients are told.
+    pub standings: &'a [Standing],
+    pub(super) status: StatusCode,
+}
+
+impl Refusal<'_> {
+    /// The status it is answered with: what was configured (429) for a limit that is reached, 400 for a request without
+    /// what the limit is kept per, 503 while the limiter is full, closed, paused or cannot decide, 500 for a server
+    /// that was set up wrongly.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self.denied.map(Denied::reason) {
+            Some(Reason::Exhausted | Reason::LineFull | Reason::Evicted | Reason::ExceedsCapacity) => {
+                self.status
+            }
+            Some(Reason::NoKey) => StatusCode::BAD_REQUEST,
+            Some(Reason::NoPeer | Reason::NoTimer) => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// After how long the same request would pass, if a wait helps.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.denied.and_then(Denied::retry_after)
+    }
+
+    /// The limit that refused, if it has a name.
+    #[must_use]
+    pub fn limit(&self) -> Option<&Name> {
+        self.denied.and_then(Denied::limit)
+    }
+
+    /// Whether the request is a gRPC call.
+    #[must_use]
+    pub fn is_grpc(&self) -> bool {
+        grpc::is_grpc(&self.request.headers)
+    }
+
+    /// What is answered when nobody says otherwise: `RESOURCE_EXHAUSTED` (or what fits) with `RetryInfo` to a gRPC call,
+    /// a problem document (RFC 9457) to all others.
+    #[must_use]
+    pub fn response(&self) -> Response<Bytes> {
+        if self.is_grpc() {
+            let code = match self.status() {
+                StatusCode::BAD_REQUEST => Code::InvalidArgument,
+                StatusCode::INTERNAL_SERVER_ERROR => Code::Internal,
+                status if status != self.status => Code::Unavailable,
+                _ => Code::ResourceExhausted,
+            };
+            return grpc::response(self.request, code, self.title(), self.retry_after());
+        }
+        let mut problem = json!({
+            "type": self.problem_type(),
+            "title": self.title(),
+            "status": self.status().as_u16(),
+        });
+        if let Some(name) = self.limit() {
+            problem["violated-policies"] = json!([name.as_str()]);
+        }
+        let mut response = Response::new(Bytes::from(problem.to_string()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    /// Constant for a reason: what is refused tells nothing of the key.
+    fn title(&self) -> &'static str {
+        match self.denied.map(Denied::reason) {
+            Some(Reason::NoKey) => "The request lacks what its limit is kept per",
+            Some(Reason::NoPeer | Reason::NoTimer) => "The server is not set up for its limits",
+            Some(Reason::ExceedsCapacity) => "The request is larger than its limit",
+            Some(Reason::Exhausted | Reason::LineFull | Reason::Evicted) => "Too many requests",
+            _ => "The service takes no requests for now",
+        }
+    }
+
+    fn problem_type(&self) -> &'static str {
+        match self.denied.map(Denied::reason) {
+            Some(Reason::Exhausted | Reason::LineFull | Reason::Evicted | Reason::ExceedsCapacity) => {
+                "https://iana.org/assignments/http-problem-types#quota-exceeded"
+            }
+            Some(Reason::NoKey | Reason::NoPeer | Reason::NoTimer) => "about:blank",
+            _ => "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+        }
+    }
+}
+
+/// Says when to come back, unless the answer says so already or no wait would help. Never zero: a client that comes
+/// back at once would only be refused again.
+pub(super) fn put_retry_after(headers: &mut HeaderMap, wait: Option<Duration>) {
+    if let Some(wait) = wait {
+        headers.entry(RETRY_AFTER).or_insert_with(|| HeaderValue::from(seconds(wait).max(1)));
+    }
+}

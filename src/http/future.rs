@@ -1,0 +1,155 @@
+//! A wait for a permit, then a response under it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use ::http::request::Parts;
+use ::http::{Request, Response};
+use ::http_body::Body as HttpBody;
+use bytes::Bytes;
+use pin_project::pin_project;
+use tower_service::Service;
+
+use super::body::Body;
+use super::service::Shared;
+use super::settle::{Charge, Held};
+use super::tell::Tell;
+use crate::decision::{Denied, Error, Reason};
+use crate::limiter::{Limiter, Permit};
+use crate::sync::{AtomicUsize, Ordering};
+
+/// The response of a limited service. Dropped while it waits it leaves the line and the request is not made; dropped
+/// later, what the permit holds is free.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct HttpFuture<S: Service<Request<B>>, L: Limiter<Parts>, B> {
+    #[pin]
+    stage: Stage<L::Acquire, S, S::Future, L::Permit, B>,
+    shared: Arc<Shared<L>>,
+}
+
+#[pin_project(project = StageProjected, project_replace = StageReplaced)]
+enum Stage<A, S, F, P: Permit, B> {
+    Waiting {
+        #[pin]
+        acquire: A,
+        call: Option<(S, Parts, B)>,
+        /// In line, and counted as that.
+        place: Option<Place>,
+    },
+    Running {
+        #[pin]
+        response: F,
+        held: Option<Held<P>>,
+        tell: Tell,
+    },
+    Done,
+}
+
+/// One of the requests that wait.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(waiting: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        // Relaxed: it counts, and guards nothing. One that was one too many is counted down by its drop.
+        let before = waiting.fetch_add(1, Ordering::Relaxed);
+        Some(Self(Arc::clone(waiting))).filter(|_| before < most)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<S: Service<Request<B>>, L: Limiter<Parts>, B> HttpFuture<S, L, B> {
+    pub(super) fn new(shared: Arc<Shared<L>>, service: S, request: Request<B>) -> Self {
+        let (parts, body) = request.into_parts();
+        let acquire = shared.limiter.acquire(&parts, shared.options.ask(&parts));
+        Self { stage: Stage::Waiting { acquire, call: Some((service, parts, body)), place: None }, shared }
+    }
+}
+
+impl<S, L, B, R> Future for HttpFuture<S, L, B>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    L: Limiter<Parts>,
+    R: HttpBody,
+    R::Data: From<Bytes>,
+{
+    type Output = Result<Response<Body<R, L::Permit>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Shared { limiter, options } = &**this.shared;
+        loop {
+            match this.stage.as_mut().project() {
+                StageProjected::Waiting { acquire, call, place } => {
+                    let answer = match acquire.poll(cx) {
+                        Poll::Ready(answer) => answer,
+                        Poll::Pending => {
+                            if place.is_none() {
+                                *place = Place::take(&options.waiting, options.waiting_max);
+                            }
+                            match place {
+                                Some(_) => return Poll::Pending,
+                                None => Err(Error::Denied(Denied::new(Reason::LineFull))),
+                            }
+                        }
+                    };
+                    let (mut service, mut parts, body) =
+                        call.take().expect("a response was polled after it was ready");
+                    let permit = match answer {
+                        Ok(permit) => Some(permit),
+                        Err(Error::Fault(_)) if options.admits_on_fault => None,
+                        Err(error) => {
+                            let tell = Tell::new(limiter, options, &parts);
+                            let refused = tell.refused(options, &parts, error.denied());
+                            // Leaves the line, if it is in one, before the client hears of it.
+                            this.stage.as_mut().project_replace(Stage::Done);
+                            return Poll::Ready(Ok(refused.map(Body::refused)));
+                        }
+                    };
+                    let tell = Tell::new(limiter, options, &parts);
+                    if let Some(denied) = permit.as_ref().and_then(Permit::shadowed) {
+                        parts.extensions.insert(Shadowed(denied.clone()));
+                    }
+                    let charge = options.handler_settles.then(Charge::new);
+                    if let Some(charge) = charge.clone() {
+                        parts.extensions.insert(charge);
+                    }
+                    // Held before the service is called: if it panics, the permit is dropped as the stack unwinds.
+                    let held = Some(Held::new(permit, charge));
+                    let response = service.call(Request::from_parts(parts, body));
+                    this.stage.as_mut().project_replace(Stage::Running { response, held, tell });
+                }
+                StageProjected::Running { response, held, tell } => {
+                    let response = ready!(response.poll(cx))?;
+                    let mut held = held.take().expect("a response was polled after it was ready");
+                    let (mut parts, body) = response.into_parts();
+                    if let Some(settle) = &options.settle {
+                        held.settle = settle(&parts);
+                    }
+                    tell.put(options, &mut parts);
+                    return Poll::Ready(Ok(Response::from_parts(parts, Body::served(body, held))));
+                }
+                StageProjected::Done => panic!("a response was polled after it was ready"),
+            }
+        }
+    }
+}
+
+impl<S: Service<Request<B>>, L: Limiter<Parts>, B> fmt::Debug for HttpFuture<S, L, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpFuture").finish_non_exhaustive()
+    }
+}
+
+/// In the extensions of a request that a limit on trial would have refused: the refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shadowed(pub Denied);

@@ -1,0 +1,212 @@
+//! What the owner of a keyed limit does with it while it runs.
+
+use std::borrow::Borrow;
+use std::hash::Hash;
+
+use super::{Census, KeyState, Keyed, Keys, Store, Stored, Tier, Way};
+use crate::algorithm::FromQuota;
+use crate::clock::Clock;
+use crate::decision::{Denied, Snapshot};
+use crate::limiter::RateLimiter;
+use crate::units::{Cost, Quota, QuotaError};
+
+impl<K, A, C, S> Keyed<K, A, C, S>
+where
+    K: Hash + Eq,
+    A: Stored,
+    C: Clock,
+    S: Store<K, KeyState<A, C>>,
+{
+    /// The limit of `key`: a handle that works on when the store has dropped the key. `None` for an exempt key.
+    ///
+    /// # Errors
+    /// [`Reason::TooManyKeys`](crate::Reason::TooManyKeys): the key is new and no other can be dropped.
+    pub fn of<Q>(&self, key: &Q) -> Result<Option<RateLimiter<A, C>>, Denied>
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
+        Ok(match self.way(key)? {
+            Way::Limited(limiter) => Some(limiter),
+            Way::Exempt => None,
+        })
+    }
+
+    /// How `key` stands, or `None` if it has no state: as a new one.
+    #[must_use]
+    pub fn snapshot<Q>(&self, key: &Q) -> Option<Snapshot>
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
+        self.existing(key).map(|limiter| limiter.snapshot())
+    }
+
+    /// Lets `key` start anew: see [`RateLimiter::reset`].
+    pub fn reset<Q>(&self, key: &Q)
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
+        if let Some(limiter) = self.existing(key) {
+            limiter.reset();
+        }
+    }
+
+    /// Takes `cost` of `key` whether it has it or not: see [`RateLimiter::charge`].
+    ///
+    /// # Errors
+    /// [`Reason::TooManyKeys`](crate::Reason::TooManyKeys): the key is new and no other can be dropped.
+    pub fn penalise<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<(), Denied>
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
+        if let Some(limiter) = self.of(key)? {
+            limiter.charge(cost);
+        }
+        Ok(())
+    }
+
+    /// How many keys have a state, and how many have been dropped and refused.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.shared.keys.lock().store.census()
+    }
+
+    /// Keys with a state.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.census().keys
+    }
+
+    /// Whether no key has a state.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn existing<Q>(&self, key: &Q) -> Option<RateLimiter<A, C>>
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
+        self.shared.keys.lock().store.get(key).map(|state| state.limiter.clone())
+    }
+
+    /// Lets asks of `key` pass without a charge from now on. Those that wait already wait on.
+    pub fn exempt(&self, key: K) {
+        self.shared.keys.lock().tiers.set_own(key, None);
+    }
+
+    /// Undoes [`set_quota_of`](Keyed::set_quota_of) and [`exempt`](Keyed::exempt): from its next ask on, `key` goes on
+    /// under the quota of its tier with what it has spent.
+    pub fn forget_quota_of<Q>(&self, key: &Q)
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
+        self.shared.keys.lock().tiers.forget_own(key);
+    }
+}
+
+impl<K, A, C, S> Keyed<K, A, C, S>
+where
+    K: Hash + Eq,
+    A: FromQuota + Stored,
+    C: Clock,
+    S: Store<K, KeyState<A, C>>,
+{
+    /// Changes the quota of all keys of the default tier, present and future, from now on. Takes time in proportion to
+    /// the keys present.
+    ///
+    /// # Errors
+    /// What is wrong with the quota; nothing has changed then.
+    pub fn set_quota(&self, quota: Quota) -> Result<(), QuotaError> {
+        self.set_tier(Tier::DEFAULT, quota)
+    }
+
+    /// A tier of keys with this quota, for [`tier_by`](Keyed::tier_by) to give.
+    ///
+    /// ```
+    /// use tollgate::{Quota, Tier, TokenBucket};
+    /// #[derive(Clone, PartialEq, Eq, Hash)]
+    /// struct User { id: u32, pays: bool }
+    /// let per_user = TokenBucket::new(Quota::per_minute(1))?.keyed();
+    /// let paid = per_user.tier(Quota::per_minute(100))?;
+    /// let per_user = per_user.tier_by(move |user: &User| if user.pays { paid } else { Tier::DEFAULT });
+    /// assert!(per_user.check(&User { id: 1, pays: true }, 100).is_ok());
+    /// assert!(per_user.check(&User { id: 2, pays: false }, 2).is_err());
+    /// # Ok::<(), tollgate::QuotaError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What is wrong with the quota.
+    pub fn tier(&self, quota: Quota) -> Result<Tier, QuotaError> {
+        let mut keys = self.shared.keys.lock();
+        let algorithm = keys.template.algorithm.with_quota(quota)?;
+        Ok(keys.tiers.add(algorithm))
+    }
+
+    /// Changes the quota of a tier, for keys present and future, from now on. Takes time in proportion to the keys
+    /// present. Nothing happens for a tier that is not of this limiter.
+    ///
+    /// # Errors
+    /// What is wrong with the quota; nothing has changed then.
+    pub fn set_tier(&self, tier: Tier, quota: Quota) -> Result<(), QuotaError> {
+        let next = self.shared.keys.lock().template.algorithm.with_quota(quota)?;
+        self.change_tier(tier, &next);
+        Ok(())
+    }
+
+    /// Gives `key` a quota of its own from now on, with what it has spent.
+    ///
+    /// # Errors
+    /// What is wrong with the quota; nothing has changed then.
+    pub fn set_quota_of(&self, key: K, quota: Quota) -> Result<(), QuotaError> {
+        let (limiter, next) = {
+            let mut keys = self.shared.keys.lock();
+            let Keys { template, tiers, store } = &mut *keys;
+            let next = template.algorithm.with_quota(quota)?;
+            let state = store.get(&key);
+            let plan = tiers.set_own(key, Some(next.clone()));
+            let limiter = state.map(|state| {
+                state.plan = plan;
+                state.limiter.clone()
+            });
+            (limiter, next)
+        };
+        if let Some(limiter) = limiter {
+            limiter.change(next);
+        }
+        Ok(())
+    }
+}
+
+impl<K, A, C, S> Keyed<K, A, C, S>
+where
+    K: Hash + Eq,
+    A: Stored,
+    C: Clock,
+    S: Store<K, KeyState<A, C>>,
+{
+    /// Goes on as `next` for all keys of `tier`.
+    pub(crate) fn change_tier(&self, tier: Tier, next: &A) {
+        let mut all = Vec::new();
+        {
+            let mut keys = self.shared.keys.lock();
+            match keys.tiers.algorithm_mut(tier) {
+                Some(algorithm) => *algorithm = next.clone(),
+                None if tier == Tier::DEFAULT => keys.template.algorithm = next.clone(),
+                None => return,
+            }
+            keys.store.for_each(|state| {
+                if state.plan == super::Plan::Tier(tier) {
+                    all.push(state.limiter.clone());
+                }
+            });
+        }
+        // Outside the lock: a change wakes those who wait.
+        all.iter().for_each(|limiter| limiter.change(next.clone()));
+    }
+}

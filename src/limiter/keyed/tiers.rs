@@ -1,0 +1,83 @@
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// A quota that some keys have in place of the default one. Made by [`Keyed::tier`](super::Keyed::tier).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tier(u32);
+
+impl Tier {
+    /// The quota the limiter was built with.
+    pub const DEFAULT: Self = Self(0);
+    /// No limit: asks of such keys pass without a charge.
+    pub const EXEMPT: Self = Self(u32::MAX);
+}
+
+/// Which quota a state has been made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plan {
+    Tier(Tier),
+    /// One of the key's own, told from the key's earlier ones by its number.
+    Own(u64),
+}
+
+/// The quotas there are besides the default one, and the keys that have their own.
+#[derive(Clone)]
+pub(super) struct Tiers<K, A> {
+    quotas: Vec<A>,
+    own: HashMap<K, (Plan, Option<A>)>,
+    changes: u64,
+}
+
+impl<K, A> Tiers<K, A> {
+    pub(super) fn new() -> Self {
+        Self { quotas: Vec::new(), own: HashMap::new(), changes: 0 }
+    }
+
+    pub(super) fn add(&mut self, algorithm: A) -> Tier {
+        self.quotas.push(algorithm);
+        // More tiers than fit a word do not fit the memory either.
+        Tier(self.quotas.len() as u32)
+    }
+
+    /// The algorithm of a tier; `None` for the default one and for one that is not of this limiter.
+    pub(super) fn algorithm(&self, tier: Tier) -> Option<&A> {
+        self.quotas.get((tier.0 as usize).checked_sub(1)?)
+    }
+
+    pub(super) fn algorithm_mut(&mut self, tier: Tier) -> Option<&mut A> {
+        self.quotas.get_mut((tier.0 as usize).checked_sub(1)?)
+    }
+}
+
+impl<K: Hash + Eq, A> Tiers<K, A> {
+    /// The plan a key has of its own, and its algorithm unless it is exempt.
+    pub(super) fn own<Q>(&self, key: &Q) -> Option<(Plan, Option<&A>)>
+    where
+        Q: Hash + Eq + ?Sized,
+        K: std::borrow::Borrow<Q>,
+    {
+        if self.own.is_empty() {
+            return None;
+        }
+        self.own.get(key).map(|(plan, algorithm)| (*plan, algorithm.as_ref()))
+    }
+
+    /// Gives a key a quota of its own, or none at all.
+    pub(super) fn set_own(&mut self, key: K, algorithm: Option<A>) -> Plan {
+        self.changes += 1;
+        let plan = match algorithm {
+            Some(_) => Plan::Own(self.changes),
+            None => Plan::Tier(Tier::EXEMPT),
+        };
+        self.own.insert(key, (plan, algorithm));
+        plan
+    }
+
+    pub(super) fn forget_own<Q>(&mut self, key: &Q)
+    where
+        Q: Hash + Eq + ?Sized,
+        K: std::borrow::Borrow<Q>,
+    {
+        self.own.remove(key);
+    }
+}
