@@ -3,12 +3,14 @@
 //! No clock, no locks, no async: time is an argument, which makes every guarantee testable by arithmetic.
 //! A limiter ([`RateLimiter`](crate::RateLimiter)) holds an algorithm, its state and a clock.
 
+mod any;
 mod fixed_window;
 mod joint;
 mod sliding_counter;
 mod sliding_window;
 mod token_bucket;
 
+pub use any::Any;
 pub use fixed_window::{Anchor, FixedWindow};
 pub use joint::Joint;
 pub use sliding_counter::SlidingCounter;

@@ -26,6 +26,9 @@ pub mod tower;
 #[cfg(feature = "http")]
 pub mod http;
 
+#[cfg(feature = "rules")]
+pub mod rules;
+
 #[cfg(feature = "tokio")]
 pub use clock::TokioClock;
 pub use clock::{Clock, DefaultClock, ManualClock, SystemClock};

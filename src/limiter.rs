@@ -10,6 +10,8 @@ mod func;
 mod governor;
 mod keyed;
 mod line;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod observed;
 mod rate;
 mod shadow;
 
@@ -23,6 +25,8 @@ pub use func::{LimiterFn, limiter_fn};
 pub use governor::{AcquireGovernor, GovernorPermit};
 pub use keyed::{AcquireKeyed, Census, HashStore, KeyState, Keyed, Store, Tier};
 pub use line::{Line, Order};
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub use observed::{AcquireObserved, Observed};
 pub use rate::{
     AcquireRate, FixedWindow, RateBuilder, RateLimiter, RatePermit, SlidingCounter, SlidingWindow,
     TokenBucket,
@@ -33,6 +37,8 @@ use std::future::Future;
 
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use crate::units::{Name, NameError};
 
 /// Decides when requests about `K` may go.
 ///
@@ -70,6 +76,11 @@ pub trait Limiter<K: ?Sized = ()> {
     /// Tells where each of its limits stands about `key`: what headers and administrators are shown. Takes nothing;
     /// a limiter that cannot tell says nothing.
     fn report(&self, _key: &K, _visit: &mut dyn FnMut(&Standing)) {}
+
+    /// How many keys it keeps, if it keeps keys.
+    fn census(&self) -> Option<Census> {
+        None
+    }
 }
 
 /// A limiter that can also answer on the spot, without a runtime.
@@ -122,6 +133,18 @@ pub trait LimiterExt: Sized {
     /// A limiter of requests from this limiter of keys: `key` says which key a request is about.
     fn by<F>(self, key: F) -> By<Self, F> {
         By::new(self, key)
+    }
+
+    /// The limit under the eyes of `metrics` and `tracing`, by `name`.
+    ///
+    /// # Errors
+    /// What is wrong with the name.
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    fn observed<N: TryInto<Name>>(self, name: N) -> Result<Observed<Self>, NameError>
+    where
+        NameError: From<N::Error>,
+    {
+        Ok(Observed::new(self, name.try_into()?))
     }
 
     /// The limit on trial: it decides and counts, and refuses nobody.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors, as the crate's first page of documentation prints them; `sync` is the switch to loom below them all.
-const FLOORS: [&[&str]; 7] = [
+const FLOORS: [&[&str]; 8] = [
     &["units", "sync"],
     &["decision"],
     &["algorithm"],
@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 7] = [
     &["limiter"],
     &["contract", "pace", "tower"],
     &["http"],
+    &["rules"],
 ];
 
 /// Rooms that know the trait, never a limiter.

@@ -12,14 +12,24 @@ pub struct Joint<A> {
     all: Vec<A>,
 }
 
+impl<A: Algorithm> Joint<A> {
+    /// The limits `all`.
+    ///
+    /// # Errors
+    /// [`QuotaError::NoQuota`] for none.
+    pub fn of(all: impl IntoIterator<Item = A>) -> Result<Self, QuotaError> {
+        let all: Vec<A> = all.into_iter().collect();
+        if all.is_empty() { Err(QuotaError::NoQuota) } else { Ok(Self { all }) }
+    }
+}
+
 impl<A: FromQuota> Joint<A> {
     /// One limit for each of `quotas`.
     ///
     /// # Errors
     /// [`QuotaError::NoQuota`] for none; otherwise what is wrong with one of them.
     pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, QuotaError> {
-        let all = quotas.into_iter().map(A::from_quota).collect::<Result<Vec<_>, _>>()?;
-        if all.is_empty() { Err(QuotaError::NoQuota) } else { Ok(Self { all }) }
+        Self::of(quotas.into_iter().map(A::from_quota).collect::<Result<Vec<_>, _>>()?)
     }
 
     /// The same limits for other quotas, in the same order.
@@ -77,9 +87,31 @@ impl<A: Algorithm> Algorithm for Joint<A> {
         self.all.iter().zip(state).for_each(|(one, state)| one.each(state, now, visit));
     }
 
+    /// A limit whose window is also one of the next ones goes on as that one; of the others each goes on as the next
+    /// one that is left, in their order. Limits beyond those there were start anew.
     fn change(&mut self, next: Self, state: &mut Self::State, now: Timestamp) {
-        for ((one, next), state) in self.all.iter_mut().zip(next.all).zip(state) {
-            one.change(next, state, now);
+        let mut before: Vec<Option<(A, A::State)>> =
+            self.all.drain(..).zip(state.drain(..)).map(Some).collect();
+        let mut taken: Vec<Option<(A, A::State)>> = Vec::new();
+        for next in &next.all {
+            let window = next.policy().window;
+            let same =
+                |one: &Option<(A, A::State)>| one.as_ref().is_some_and(|one| one.0.policy().window == window);
+            taken.push(before.iter_mut().find(|one| same(one)).and_then(Option::take));
+        }
+        let mut left = before.into_iter().flatten();
+        for (next, taken) in next.all.into_iter().zip(taken) {
+            match taken.or_else(|| left.next()) {
+                Some((mut one, mut its_state)) => {
+                    one.change(next, &mut its_state, now);
+                    self.all.push(one);
+                    state.push(its_state);
+                }
+                None => {
+                    state.push(next.start(now, now.as_ns()));
+                    self.all.push(next);
+                }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::fields::seconds;
-use super::grpc::{self, Code};
+use super::grpc::{self, Code, Retry};
 use crate::decision::{Denied, Reason, Standing};
 use crate::units::Name;
 
@@ -24,6 +24,8 @@ pub struct Refusal<'a> {
     /// Where the limits stand that were asked, if clients are told.
     pub standings: &'a [Standing],
     pub(super) status: StatusCode,
+    /// What the fields call the limit that refused.
+    pub(super) violated: Option<Name>,
 }
 
 impl Refusal<'_> {
@@ -65,20 +67,26 @@ impl Refusal<'_> {
     #[must_use]
     pub fn response(&self) -> Response<Bytes> {
         if self.is_grpc() {
+            use Reason::{ExceedsCapacity, NoKey, NoPeer, NoTimer};
             let code = match self.status() {
                 StatusCode::BAD_REQUEST => Code::InvalidArgument,
                 StatusCode::INTERNAL_SERVER_ERROR => Code::Internal,
                 status if status != self.status => Code::Unavailable,
                 _ => Code::ResourceExhausted,
             };
-            return grpc::response(self.request, code, self.title(), self.retry_after());
+            let retry = match (self.retry_after(), self.denied.map(Denied::reason)) {
+                (Some(wait), _) => Retry::After(wait),
+                (_, Some(ExceedsCapacity | NoKey | NoPeer | NoTimer)) => Retry::Never,
+                _ => Retry::Unknown,
+            };
+            return grpc::response(self.request, code, self.title(), retry);
         }
         let mut problem = json!({
             "type": self.problem_type(),
             "title": self.title(),
             "status": self.status().as_u16(),
         });
-        if let Some(name) = self.limit() {
+        if let Some(name) = self.violated.as_ref().or(self.limit()) {
             problem["violated-policies"] = json!([name.as_str()]);
         }
         let mut response = Response::new(Bytes::from(problem.to_string()));

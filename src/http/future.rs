@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ::http::request::Parts;
 use ::http::{Request, Response};
@@ -17,9 +18,10 @@ use super::body::Body;
 use super::service::Shared;
 use super::settle::{Charge, Held};
 use super::tell::Tell;
-use crate::decision::{Denied, Error, Reason};
+use crate::decision::{Ask, Denied, Error};
 use crate::limiter::{Limiter, Permit};
 use crate::sync::{AtomicUsize, Ordering};
+use crate::units::Cost;
 
 /// The response of a limited service. Dropped while it waits it leaves the line and the request is not made; dropped
 /// later, what the permit holds is free.
@@ -37,8 +39,7 @@ enum Stage<A, S, F, P: Permit, B> {
         #[pin]
         acquire: A,
         call: Option<(S, Parts, B)>,
-        /// In line, and counted as that.
-        place: Option<Place>,
+        _place: Option<Place>,
     },
     Running {
         #[pin]
@@ -49,7 +50,7 @@ enum Stage<A, S, F, P: Permit, B> {
     Done,
 }
 
-/// One of the requests that wait.
+/// One of the requests that may wait.
 struct Place(Arc<AtomicUsize>);
 
 impl Place {
@@ -69,8 +70,14 @@ impl Drop for Place {
 impl<S: Service<Request<B>>, L: Limiter<Parts>, B> HttpFuture<S, L, B> {
     pub(super) fn new(shared: Arc<Shared<L>>, service: S, request: Request<B>) -> Self {
         let (parts, body) = request.into_parts();
-        let acquire = shared.limiter.acquire(&parts, shared.options.ask(&parts));
-        Self { stage: Stage::Waiting { acquire, call: Some((service, parts, body)), place: None }, shared }
+        let Shared { limiter, options } = &*shared;
+        let may_wait = options.wait > Duration::ZERO;
+        // Before it joins the line: one that may not wait must not take another's place there.
+        let place = if may_wait { Place::take(&options.waiting, options.waiting_max) } else { None };
+        let wait = if place.is_some() { options.wait } else { Duration::ZERO };
+        let cost = options.cost.as_ref().map_or(Cost::ONE, |cost| cost(&parts));
+        let acquire = limiter.acquire(&parts, Ask::from(cost).within(wait));
+        Self { stage: Stage::Waiting { acquire, call: Some((service, parts, body)), _place: place }, shared }
     }
 }
 
@@ -88,19 +95,8 @@ where
         let Shared { limiter, options } = &**this.shared;
         loop {
             match this.stage.as_mut().project() {
-                StageProjected::Waiting { acquire, call, place } => {
-                    let answer = match acquire.poll(cx) {
-                        Poll::Ready(answer) => answer,
-                        Poll::Pending => {
-                            if place.is_none() {
-                                *place = Place::take(&options.waiting, options.waiting_max);
-                            }
-                            match place {
-                                Some(_) => return Poll::Pending,
-                                None => Err(Error::Denied(Denied::new(Reason::LineFull))),
-                            }
-                        }
-                    };
+                StageProjected::Waiting { acquire, call, _place } => {
+                    let answer = ready!(acquire.poll(cx));
                     let (mut service, mut parts, body) =
                         call.take().expect("a response was polled after it was ready");
                     let permit = match answer {
@@ -109,7 +105,6 @@ where
                         Err(error) => {
                             let tell = Tell::new(limiter, options, &parts);
                             let refused = tell.refused(options, &parts, error.denied());
-                            // Leaves the line, if it is in one, before the client hears of it.
                             this.stage.as_mut().project_replace(Stage::Done);
                             return Poll::Ready(Ok(refused.map(Body::refused)));
                         }

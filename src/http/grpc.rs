@@ -19,6 +19,19 @@ pub(super) enum Code {
     Unavailable = 14,
 }
 
+/// When a call may be made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retry {
+    After(Duration),
+    /// No wait helps.
+    Never,
+    /// Nobody knows: the client backs off as it sees fit.
+    Unknown,
+}
+
+/// The longest `google.protobuf.Duration`.
+const DURATION_MAX: Duration = Duration::from_secs(315_576_000_000);
+
 /// Whether the request is a gRPC call: its content type says so.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
@@ -27,8 +40,8 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A reply of trailers only. `retry`: after how long the call may be made again, or that it must not be.
-pub(super) fn response(parts: &Parts, code: Code, message: &str, retry: Option<Duration>) -> Response<Bytes> {
+/// A reply of trailers only.
+pub(super) fn response(parts: &Parts, code: Code, message: &str, retry: Retry) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
     let content_type = parts.headers.get(CONTENT_TYPE).cloned();
@@ -41,11 +54,14 @@ pub(super) fn response(parts: &Parts, code: Code, message: &str, retry: Option<D
         headers.insert("grpc-status-details-bin", details);
     }
     let pushback = match retry {
-        Some(wait) => i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
+        Retry::After(wait) => Some(i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)),
         // A negative one: do not make the call again.
-        None => -1,
+        Retry::Never => Some(-1),
+        Retry::Unknown => None,
     };
-    headers.insert("grpc-retry-pushback-ms", HeaderValue::from(pushback));
+    if let Some(pushback) = pushback {
+        headers.insert("grpc-retry-pushback-ms", HeaderValue::from(pushback));
+    }
     response
 }
 
@@ -62,11 +78,12 @@ fn percent_encoded(message: &str) -> HeaderValue {
 }
 
 /// `google.rpc.Status`, with `google.rpc.RetryInfo` in it where there is a wait.
-pub(super) fn status_details(code: Code, message: &str, retry: Option<Duration>) -> Vec<u8> {
+pub(super) fn status_details(code: Code, message: &str, retry: Retry) -> Vec<u8> {
     let mut status = Vec::new();
     put_varint(&mut status, 1, code as u64);
     put_bytes(&mut status, 2, message.as_bytes());
-    if let Some(wait) = retry {
+    if let Retry::After(wait) = retry {
+        let wait = wait.min(DURATION_MAX);
         let mut duration = Vec::new();
         put_varint(&mut duration, 1, wait.as_secs());
         put_varint(&mut duration, 2, u64::from(wait.subsec_nanos()));
@@ -110,7 +127,7 @@ mod tests {
     #[test]
     fn details_are_what_protobuf_writes() {
         let said = |message, wait| {
-            STANDARD_NO_PAD.encode(status_details(Code::ResourceExhausted, message, Some(wait)))
+            STANDARD_NO_PAD.encode(status_details(Code::ResourceExhausted, message, Retry::After(wait)))
         };
         assert_eq!(
             said("rate limited", Duration::from_millis(1500)),

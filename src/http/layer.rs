@@ -13,7 +13,6 @@ use super::answer::Refusal;
 use super::fields::FieldFormat;
 use super::service::HttpLimit;
 use super::settle::Settle;
-use crate::decision::Ask;
 use crate::limiter::Limiter;
 use crate::sync::AtomicUsize;
 use crate::tower::LimitLayer;
@@ -114,7 +113,8 @@ impl<L> HttpLayer<L> {
         self.set(|options| options.wait = longest)
     }
 
-    /// At most so many requests wait at once, all keys together: 1,000 unless set. Others are refused.
+    /// At most so many requests wait at once, all keys together: 1,000 unless set. Others may not wait: they go at once
+    /// or are refused.
     pub fn max_waiting(self, requests: usize) -> Self {
         self.set(|options| options.waiting_max = requests)
     }
@@ -182,13 +182,6 @@ impl<L> HttpLayer<L> {
     /// always can.
     pub fn admit_on_fault(self) -> Self {
         self.set(|options| options.admits_on_fault = true)
-    }
-}
-
-impl Options {
-    pub(super) fn ask(&self, request: &Parts) -> Ask {
-        let cost = self.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
-        Ask::from(cost).within(self.wait)
     }
 }
 

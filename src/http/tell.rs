@@ -1,5 +1,6 @@
 //! Telling clients where they stand, on whatever response there is.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use ::http::request::Parts;
@@ -18,7 +19,11 @@ pub(super) struct Tell(Vec<Standing>);
 
 /// In the extensions of a response: what a layer has told, for a layer outside of it to tell together with its own.
 #[derive(Clone)]
-struct Shown(Vec<Standing>);
+struct Shown {
+    standings: Vec<Standing>,
+    /// The fields that were there before, which are the handler's.
+    own: HeaderMap,
+}
 
 impl Tell {
     pub(super) fn new<L: Limiter<Parts>>(limiter: &L, options: &Options, request: &Parts) -> Self {
@@ -40,37 +45,41 @@ impl Tell {
         request: &Parts,
         denied: Option<&Denied>,
     ) -> Response<Bytes> {
-        if let Some(denied) = denied.filter(|denied| denied.retry_after().is_some()) {
+        let refuser = denied.and_then(|denied| self.refuser(denied));
+        if let (Some(refuser), Some(wait)) = (refuser, denied.and_then(Denied::retry_after)) {
             // What refused comes back when the client may: no earlier and no later.
-            let refuser = self.0.iter_mut().filter(|standing| standing.limit.as_ref() == denied.limit());
-            if let Some(refuser) = refuser.min_by_key(|standing| standing.remaining) {
-                refuser.reset_after = denied.retry_after();
-            }
+            self.0[refuser].reset_after = Some(wait);
         }
-        let status = options.status;
-        let refusal = Refusal { request, denied, standings: &self.0, status };
-        let response = match &options.answer {
-            Some(answer) => answer(&refusal),
-            None => refusal.response(),
+        let violated = refuser.and_then(|refuser| Told::all(&self.0).into_iter().nth(refuser));
+        let violated = violated.map(|told| told.name);
+        let refusal = Refusal { request, denied, standings: &self.0, status: options.status, violated };
+        let (response, existing) = match &options.answer {
+            Some(answer) => (answer(&refusal), Existing::Keep),
+            None => (refusal.response(), Existing::Override),
         };
         let retry_after = if refusal.is_grpc() { None } else { refusal.retry_after() };
         let (mut parts, body) = response.into_parts();
         put_retry_after(&mut parts.headers, retry_after);
-        self.put(options, &mut parts);
+        self.put_beside(existing, options, &mut parts);
         Response::from_parts(parts, body)
+    }
+
+    /// Which of the limits it was: of those of its name the one that is spent the most, for the longest time.
+    fn refuser(&self, denied: &Denied) -> Option<usize> {
+        let its = self.0.iter().enumerate().filter(|(_, standing)| standing.limit.as_ref() == denied.limit());
+        its.max_by_key(|(_, standing)| (Reverse(standing.remaining), standing.reset_after)).map(|(n, _)| n)
     }
 
     /// Adds the fields to a response.
     pub(super) fn put(&mut self, options: &Options, response: &mut response::Parts) {
+        self.put_beside(options.existing, options, response);
+    }
+
+    fn put_beside(&mut self, existing: Existing, options: &Options, response: &mut response::Parts) {
         let Some(format) = options.format.filter(|_| !self.0.is_empty()) else { return };
         let inner = response.extensions.remove::<Shown>();
-        let existing = match &inner {
-            // What stands there is told again, with ours.
-            Some(_) => Existing::Override,
-            None => options.existing,
-        };
-        if let Some(Shown(inner)) = inner {
-            self.0.splice(0..0, inner);
+        if let Some(inner) = &inner {
+            self.0.splice(0..0, inner.standings.iter().cloned());
         }
         let clock = DefaultClock::default();
         let unix_now = match format {
@@ -78,9 +87,27 @@ impl Tell {
             _ => 0,
         };
         let fields = format.fields(&Told::all(&self.0), Duration::from_nanos(unix_now));
+        let own = inner.map_or_else(|| the_same(&fields, &response.headers), |inner| inner.own);
+        for name in fields.keys() {
+            response.headers.remove(name);
+            own.get_all(name).iter().for_each(|value| {
+                response.headers.append(name, value.clone());
+            });
+        }
         merge(&mut response.headers, fields, existing, format.is_list());
-        response.extensions.insert(Shown(std::mem::take(&mut self.0)));
+        response.extensions.insert(Shown { standings: std::mem::take(&mut self.0), own });
     }
+}
+
+/// Those of `headers` that `fields` has too.
+fn the_same(fields: &HeaderMap, headers: &HeaderMap) -> HeaderMap {
+    let mut same = HeaderMap::new();
+    for name in fields.keys() {
+        headers.get_all(name).iter().for_each(|value| {
+            same.append(name, value.clone());
+        });
+    }
+    same
 }
 
 fn merge(headers: &mut HeaderMap, fields: HeaderMap, existing: Existing, is_list: bool) {

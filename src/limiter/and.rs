@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
 
-use super::{Limiter, Permit, TryLimiter};
+use super::{Census, Limiter, Permit, TryLimiter};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
@@ -93,6 +93,13 @@ impl<K: ?Sized, A: Limiter<K>, B: Limiter<K>> Limiter<K> for And<A, B> {
     fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
         self.first.report(key, visit);
         self.second.report(key, visit);
+    }
+
+    fn census(&self) -> Option<Census> {
+        match (self.first.census(), self.second.census()) {
+            (Some(first), Some(second)) => Some(first.plus(second)),
+            (first, second) => first.or(second),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::{Limiter, Permit};
+use super::{Census, Limiter, Permit};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
@@ -55,12 +55,17 @@ impl<K: ?Sized, F> Limiter<K> for BoxLimiter<K, F> {
     fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
         self.limiter.report_any(key, visit);
     }
+
+    fn census(&self) -> Option<Census> {
+        self.limiter.census_any()
+    }
 }
 
 trait AnyLimiter<K: ?Sized, F> {
     fn acquire_any(&self, key: &K, ask: Ask) -> BoxAcquire<F>;
     fn holds_any(&self) -> bool;
     fn report_any(&self, key: &K, visit: &mut dyn FnMut(&Standing));
+    fn census_any(&self) -> Option<Census>;
 }
 
 impl<K: ?Sized, L> AnyLimiter<K, L::Fault> for L
@@ -82,6 +87,10 @@ where
 
     fn report_any(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
         self.report(key, visit);
+    }
+
+    fn census_any(&self) -> Option<Census> {
+        self.census()
     }
 }
 

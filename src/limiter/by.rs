@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use pin_project::pin_project;
 
-use super::{Limiter, Permit, TryLimiter};
+use super::{Census, Limiter, Permit, TryLimiter};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
@@ -75,6 +75,10 @@ impl<R: ?Sized, F: KeyOf<R>, L: Limiter<F::Key>> Limiter<R> for By<L, F> {
         if let Found::Key(key) = self.key.key_of(request) {
             self.limiter.report(&key, visit);
         }
+    }
+
+    fn census(&self) -> Option<Census> {
+        self.limiter.census()
     }
 }
 

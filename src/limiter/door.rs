@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::algorithm::{
-    Algorithm, FixedWindow, Joint, Pace, Place, SlidingCounter, SlidingWindow, Step, TokenBucket,
+    Algorithm, Any, FixedWindow, Joint, Pace, Place, SlidingCounter, SlidingWindow, Step, TokenBucket,
 };
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::units::Timestamp;
@@ -73,6 +73,9 @@ impl Stored for SlidingCounter {
     type Door = Locked;
 }
 impl Stored for FixedWindow {
+    type Door = Locked;
+}
+impl Stored for Any {
     type Door = Locked;
 }
 impl<A: Algorithm> Stored for Joint<A> {

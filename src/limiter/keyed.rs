@@ -244,6 +244,12 @@ where
             drop(keys);
             return Limiter::<()>::report(&limiter, &(), visit);
         }
+        if store.is_full() {
+            drop(keys);
+            // It found no room: it stands where all such stand, or nowhere.
+            let Some(overflow) = &self.shared.options.overflow else { return };
+            return Limiter::<()>::report(overflow, &(), visit);
+        }
         let algorithm = own.or_else(|| tiers.algorithm(tier)).unwrap_or(&template.algorithm);
         let now = template.clock.now();
         let unix_ns = template.clock.unix_ns().saturating_add(now.as_ns());
@@ -283,6 +289,10 @@ where
 
     fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
         self.tell(key, visit);
+    }
+
+    fn census(&self) -> Option<Census> {
+        Some(Self::census(self))
     }
 }
 

@@ -201,15 +201,6 @@ impl<A: FromQuota + Stored, C: Clock> RateLimiter<A, C> {
     pub fn set_quota(&self, quota: Quota) -> Result<(), QuotaError> {
         self.core.change(|gate, now| gate.algorithm().with_quota(quota).map(|next| gate.change(next, now)))
     }
-
-    /// A limiter with a state like this one's, fresh, for each key.
-    #[must_use]
-    pub fn keyed<K>(&self) -> Keyed<K, A, C>
-    where
-        K: std::hash::Hash + Eq + Clone + Send + 'static,
-    {
-        Keyed::new(self.template())
-    }
 }
 
 impl<A: FromQuota, C: Clock> RateLimiter<Joint<A>, C> {
@@ -223,6 +214,15 @@ impl<A: FromQuota, C: Clock> RateLimiter<Joint<A>, C> {
 }
 
 impl<A: Stored, C: Clock> RateLimiter<A, C> {
+    /// A limiter with a state like this one's, fresh, for each key.
+    #[must_use]
+    pub fn keyed<K>(&self) -> Keyed<K, A, C>
+    where
+        K: std::hash::Hash + Eq + Clone + Send + 'static,
+    {
+        Keyed::new(self.template())
+    }
+
     pub(super) fn template(&self) -> Template<A, C> {
         let (algorithm, lends) = self.core.with_gate(|gate, _| (gate.algorithm().clone(), gate.is_lending()));
         Template {

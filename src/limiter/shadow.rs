@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use super::{Limiter, Permit, TryLimiter};
+use super::{Census, Limiter, Permit, TryLimiter};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
@@ -118,6 +118,10 @@ impl<K: ?Sized, L: Limiter<K>, S: Enforced<K>> Limiter<K> for Shadow<L, S> {
         self.limiter.report(key, &mut |standing| {
             visit(&Standing { enforced: enforced && standing.enforced, ..standing.clone() });
         });
+    }
+
+    fn census(&self) -> Option<Census> {
+        self.limiter.census()
     }
 }
 

@@ -30,6 +30,11 @@ impl Name {
         }
     }
 
+    #[cfg(feature = "metrics")]
+    pub(crate) const fn shared(&self) -> &Arc<str> {
+        &self.0
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

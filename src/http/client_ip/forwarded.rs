@@ -14,16 +14,12 @@ pub(super) fn last_comma(line: &[u8]) -> Option<usize> {
         match byte {
             b',' if !quoted => return Some(at),
             b'"' if !quoted => quoted = true,
-            b'"' => quoted = is_escaped(&line[..at]),
+            // The quote that begins a value comes after `=`: one after a backslash is inside.
+            b'"' => quoted = line[..at].ends_with(b"\\"),
             _ => {}
         }
     }
     None
-}
-
-/// Whether the backslashes at the end of `before` take away the meaning of what follows.
-fn is_escaped(before: &[u8]) -> bool {
-    before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 /// The address of the element's one `for`. `None`: it is missing, stands twice, names nobody, or the element is not of

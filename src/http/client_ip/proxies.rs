@@ -48,8 +48,8 @@ impl Proxies {
         Ok(Self { v4, v6 })
     }
 
-    /// IPv4 written as IPv6 has to come as IPv4. An address of NAT64 is trusted as listed, as IPv6: what stands in it is
-    /// no proof that the IPv4 network of that name sent it.
+    /// IPv4 written as IPv6 has to come as IPv4. An address of NAT64 is trusted as listed, as IPv6: what stands in it
+    /// is no proof that the IPv4 network of that name sent it.
     pub(super) fn contain(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => {

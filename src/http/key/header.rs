@@ -50,7 +50,7 @@ impl Header {
         self
     }
 
-    fn value<'a>(&self, parts: &'a Parts) -> Option<&'a [u8]> {
+    pub(crate) fn value<'a>(&self, parts: &'a Parts) -> Option<&'a [u8]> {
         let mut lines = parts.headers.get_all(&self.name).iter();
         let value = trim(lines.next()?.as_bytes());
         let value = if self.bearer { bearer_token(value)? } else { value };

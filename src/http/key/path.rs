@@ -26,7 +26,7 @@ impl Path {
         self
     }
 
-    fn normal(self, path: &str) -> Vec<u8> {
+    pub(crate) fn normal(self, path: &str) -> Vec<u8> {
         let mut normal = Vec::with_capacity(path.len());
         let mut rest = path.as_bytes();
         while let Some((&byte, after)) = rest.split_first() {

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 
+use super::tiers::Plan;
 use super::{Census, KeyState, Keyed, Keys, Store, Stored, Tier, Way};
 use crate::algorithm::FromQuota;
 use crate::clock::Clock;
@@ -164,21 +165,8 @@ where
     /// # Errors
     /// What is wrong with the quota; nothing has changed then.
     pub fn set_quota_of(&self, key: K, quota: Quota) -> Result<(), QuotaError> {
-        let (limiter, next) = {
-            let mut keys = self.shared.keys.lock();
-            let Keys { template, tiers, store } = &mut *keys;
-            let next = template.algorithm.with_quota(quota)?;
-            let state = store.get(&key);
-            let plan = tiers.set_own(key, Some(next.clone()));
-            let limiter = state.map(|state| {
-                state.plan = plan;
-                state.limiter.clone()
-            });
-            (limiter, next)
-        };
-        if let Some(limiter) = limiter {
-            limiter.change(next);
-        }
+        let next = self.shared.keys.lock().template.algorithm.with_quota(quota)?;
+        self.change_of(key, next);
         Ok(())
     }
 }
@@ -190,8 +178,9 @@ where
     C: Clock,
     S: Store<K, KeyState<A, C>>,
 {
-    /// Goes on as `next` for all keys of `tier`.
-    pub(crate) fn change_tier(&self, tier: Tier, next: &A) {
+    /// Goes on as `next` for all keys of the tier, present and future, from now on: see [`RateLimiter::change`]. Takes
+    /// time in proportion to the keys present. Nothing happens for a tier that is not of this limiter.
+    pub fn change_tier(&self, tier: Tier, next: &A) {
         let mut all = Vec::new();
         {
             let mut keys = self.shared.keys.lock();
@@ -201,12 +190,29 @@ where
                 None => return,
             }
             keys.store.for_each(|state| {
-                if state.plan == super::Plan::Tier(tier) {
+                if state.plan == Plan::Tier(tier) {
                     all.push(state.limiter.clone());
                 }
             });
         }
         // Outside the lock: a change wakes those who wait.
         all.iter().for_each(|limiter| limiter.change(next.clone()));
+    }
+
+    /// Gives `key` an algorithm of its own from now on, with what it has spent.
+    pub fn change_of(&self, key: K, next: A) {
+        let limiter = {
+            let mut keys = self.shared.keys.lock();
+            let Keys { tiers, store, .. } = &mut *keys;
+            let state = store.get(&key);
+            let plan = tiers.set_own(key, Some(next.clone()));
+            state.map(|state| {
+                state.plan = plan;
+                state.limiter.clone()
+            })
+        };
+        if let Some(limiter) = limiter {
+            limiter.change(next);
+        }
     }
 }

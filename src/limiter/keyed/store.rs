@@ -28,6 +28,9 @@ pub trait Store<K, V>: Send + 'static {
     /// Calls `visit` with each value.
     fn for_each(&self, visit: impl FnMut(&V));
 
+    /// Whether a newcomer finds room only where another is dropped.
+    fn is_full(&self) -> bool;
+
     /// How many keys there are, and how many have been dropped and refused.
     fn census(&self) -> Census;
 }
@@ -42,6 +45,16 @@ pub struct Census {
     pub evicted: u64,
     /// Times a newcomer found no room.
     pub refused: u64,
+}
+
+impl Census {
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            keys: self.keys + other.keys,
+            evicted: self.evicted + other.evicted,
+            refused: self.refused + other.refused,
+        }
+    }
 }
 
 /// How many keys a newcomer looks at to find idle ones: two for each that comes keep up with any flood of keys that
@@ -128,6 +141,10 @@ where
 
     fn for_each(&self, visit: impl FnMut(&V)) {
         self.map.values().for_each(visit);
+    }
+
+    fn is_full(&self) -> bool {
+        self.map.len() >= self.cap
     }
 
     fn census(&self) -> Census {
