@@ -1,13 +1,15 @@
 //! The fields in which clients are told where they stand.
 
+mod list;
 mod parse;
 
 pub use parse::{FieldItem, FieldsError, parse_items};
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
-use sfv::{DictSerializer, KeyRef, ListSerializer, StringRef};
+use sfv::{DictSerializer, KeyRef};
 
 use crate::decision::Standing;
 use crate::units::Name;
@@ -72,7 +74,7 @@ impl Told {
             };
             // A name that is too long with its number stays as it is: a field with two of a name is still one.
             let own = own.and_then(|own| Name::new(own).ok()).or_else(|| standing.limit.clone());
-            let Some(name) = own.or_else(|| Name::new("default").ok()) else { continue };
+            let name = own.unwrap_or_else(unnamed);
             all.push(Self {
                 window: standing.policy.window,
                 reset_after: standing.reset_after,
@@ -84,17 +86,25 @@ impl Told {
     }
 }
 
+/// What a limit without a name is called.
+fn unnamed() -> Name {
+    static NAME: OnceLock<Name> = OnceLock::new();
+    NAME.get_or_init(|| Name::new("default").expect("it is printable")).clone()
+}
+
 /// The largest integer a structured field can hold.
 const INTEGER_MAX: u64 = 999_999_999_999_999;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMITS: HeaderName = HeaderName::from_static("ratelimit");
-const PLAIN: [HeaderName; 3] = [
+static LISTS: [HeaderName; 2] = [POLICY, LIMITS];
+static PLAIN: [HeaderName; 4] = [
+    POLICY,
     HeaderName::from_static("ratelimit-limit"),
     HeaderName::from_static("ratelimit-remaining"),
     HeaderName::from_static("ratelimit-reset"),
 ];
-const PREFIXED: [HeaderName; 3] = [
+static PREFIXED: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-limit"),
     HeaderName::from_static("x-ratelimit-remaining"),
     HeaderName::from_static("x-ratelimit-reset"),
@@ -107,41 +117,64 @@ impl FieldFormat {
     #[must_use]
     pub fn fields(self, told: &[Told], unix_now: Duration) -> HeaderMap {
         let mut fields = HeaderMap::new();
+        self.each(told, || unix_now, &mut |name, value| {
+            fields.insert(name, value);
+        });
+        fields
+    }
+
+    /// Puts each of the fields.
+    pub(super) fn each(
+        self,
+        told: &[Told],
+        unix_now: impl FnOnce() -> Duration,
+        put: &mut dyn FnMut(HeaderName, HeaderValue),
+    ) {
+        if self.is_list() {
+            list::policies(told).into_iter().for_each(|value| put(POLICY, value));
+            list::limits(told, self == Self::DraftNext).into_iter().for_each(|value| put(LIMITS, value));
+            return;
+        }
         let mut put = |name: HeaderName, value: Option<String>| {
             if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                fields.insert(name, value);
+                put(name, value);
             }
         };
-        let Some(binding) = binding(told) else { return fields };
+        let Some(binding) = binding(told) else { return };
         let reset = binding.reset_after.map(seconds);
         match self {
-            Self::Draft10 | Self::DraftNext => {
-                put(POLICY, named_policies(told));
-                put(LIMITS, named_limits(told, self == Self::DraftNext));
-            }
+            Self::Draft10 | Self::DraftNext => {}
             Self::Draft07 => {
                 put(POLICY, Some(policies(told)));
                 put(LIMITS, dictionary(binding, reset));
             }
             Self::Draft06 | Self::XDraft03 | Self::XEpoch => {
-                let [limit, remaining, reset_name] = if self == Self::Draft06 { PLAIN } else { PREFIXED };
+                let [.., limit, remaining, reset_name] = self.names() else { return };
                 let all = match self {
                     Self::XDraft03 => format!("{}, {}", capped(binding.limit), policies(told)),
                     _ => capped(binding.limit).to_string(),
                 };
                 let reset = match self {
-                    Self::XEpoch => binding.reset_after.map(|wait| seconds(unix_now.saturating_add(wait))),
+                    Self::XEpoch => binding.reset_after.map(|wait| seconds(unix_now().saturating_add(wait))),
                     _ => reset,
                 };
-                put(limit, Some(all));
-                put(remaining, Some(capped(binding.remaining).to_string()));
-                put(reset_name, reset.map(|reset| reset.to_string()));
+                put(limit.clone(), Some(all));
+                put(remaining.clone(), Some(capped(binding.remaining).to_string()));
+                put(reset_name.clone(), reset.map(|reset| reset.to_string()));
                 if self == Self::Draft06 {
                     put(POLICY, Some(policies(told)));
                 }
             }
         }
-        fields
+    }
+
+    /// What it calls its fields.
+    pub(super) fn names(self) -> &'static [HeaderName] {
+        match self {
+            Self::Draft10 | Self::DraftNext | Self::Draft07 => &LISTS,
+            Self::Draft06 => &PLAIN,
+            Self::XDraft03 | Self::XEpoch => &PREFIXED,
+        }
     }
 
     /// Whether a field of several limits is a list, to which others can be added.
@@ -188,40 +221,6 @@ fn key(name: &'static str) -> &'static KeyRef {
 fn integer(units: u64) -> sfv::Integer {
     // Within fifteen digits.
     sfv::Integer::try_from(capped(units)).unwrap_or(sfv::Integer::MAX)
-}
-
-fn named_policies(told: &[Told]) -> Option<String> {
-    let mut list = ListSerializer::new();
-    for told in told {
-        let mut item = list.bare_item(StringRef::from_str(told.name.as_str()).ok()?);
-        item = item.parameter(key("q"), integer(told.limit));
-        if told.concurrent {
-            item = item.parameter(key("qu"), StringRef::from_str("concurrent-requests").ok()?);
-        }
-        if let Some(window) = told.window {
-            item = item.parameter(key("w"), integer(seconds(window).max(1)));
-        }
-        if let Some(partition) = &told.partition {
-            let _ = item.parameter(key("pk"), partition.as_slice());
-        }
-    }
-    list.finish()
-}
-
-fn named_limits(told: &[Told], next: bool) -> Option<String> {
-    let mut list = ListSerializer::new();
-    let (available, window) = if next { ("a", "w") } else { ("r", "t") };
-    for told in told {
-        let mut item = list.bare_item(StringRef::from_str(told.name.as_str()).ok()?);
-        item = item.parameter(key(available), integer(told.remaining));
-        if let Some(wait) = told.reset_after {
-            item = item.parameter(key(window), integer(seconds(wait)));
-        }
-        if let Some(partition) = &told.partition {
-            let _ = item.parameter(key("pk"), partition.as_slice());
-        }
-    }
-    list.finish()
 }
 
 fn dictionary(binding: &Told, reset: Option<u64>) -> Option<String> {

@@ -45,7 +45,7 @@ enum Stage<A, S, F, P: Permit, B> {
         #[pin]
         response: F,
         held: Option<Held<P>>,
-        tell: Tell,
+        tell: Option<Tell>,
     },
     Done,
 }
@@ -103,13 +103,13 @@ where
                         Ok(permit) => Some(permit),
                         Err(Error::Fault(_)) if options.admits_on_fault => None,
                         Err(error) => {
-                            let tell = Tell::new(limiter, options, &parts);
+                            let tell = Tell::new(limiter, options, &mut parts);
                             let refused = tell.refused(options, &parts, error.denied());
                             this.stage.as_mut().project_replace(Stage::Done);
                             return Poll::Ready(Ok(refused.map(Body::refused)));
                         }
                     };
-                    let tell = Tell::new(limiter, options, &parts);
+                    let tell = Tell::new(limiter, options, &mut parts);
                     if let Some(denied) = permit.as_ref().and_then(Permit::shadowed) {
                         parts.extensions.insert(Shadowed(denied.clone()));
                     }
@@ -120,7 +120,7 @@ where
                     // Held before the service is called: if it panics, the permit is dropped as the stack unwinds.
                     let held = Some(Held::new(permit, charge));
                     let response = service.call(Request::from_parts(parts, body));
-                    this.stage.as_mut().project_replace(Stage::Running { response, held, tell });
+                    this.stage.as_mut().project_replace(Stage::Running { response, held, tell: Some(tell) });
                 }
                 StageProjected::Running { response, held, tell } => {
                     let response = ready!(response.poll(cx))?;
@@ -129,7 +129,9 @@ where
                     if let Some(settle) = &options.settle {
                         held.settle = settle(&parts);
                     }
-                    tell.put(options, &mut parts);
+                    if let Some(tell) = tell.take() {
+                        tell.put(options, &mut parts);
+                    }
                     return Poll::Ready(Ok(Response::from_parts(parts, Body::served(body, held))));
                 }
                 StageProjected::Done => panic!("a response was polled after it was ready"),
