@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::algorithm::{Algorithm, Balance, Grant, When};
+use tollgate::algorithm::{Algorithm, Balance, FromQuota, Grant, When};
 use tollgate::contract::Contract;
 use tollgate::*;
 
@@ -50,6 +50,32 @@ fn fixed_window() {
 fn joint() {
     on_clock((), |clock, n| {
         SlidingWindow::all([Quota::per_minute(n), Quota::per_hour(2 * n)]).clock(clock).build().unwrap()
+    });
+}
+
+#[test]
+fn chosen_while_running() {
+    on_clock((), |clock, n| {
+        let chosen =
+            algorithm::SlidingWindow::from_quota(Quota::per_minute(n)).map(algorithm::Any::SlidingWindow);
+        RateLimiter::over(chosen.unwrap()).clock(clock).build().unwrap()
+    });
+}
+
+#[test]
+fn on_trial_in_earnest_for_all() {
+    on_clock(7, |clock, n| {
+        let bucket = TokenBucket::builder(Quota::per_minute(n)).clock(clock).build().unwrap();
+        bucket.keyed::<u32>().shadow().enforcing(Share::percent(100))
+    });
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn observed() {
+    on_clock((), |clock, n| {
+        let bucket = TokenBucket::builder(Quota::per_minute(n)).clock(clock).build().unwrap();
+        bucket.observed("contract").unwrap()
     });
 }
 

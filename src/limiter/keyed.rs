@@ -108,7 +108,8 @@ where
 
     /// The same kind of limit with at most `keys` keys, all of them new. 100,000 unless set; at least one.
     ///
-    /// A key takes about half a kilobyte beside itself, in a token bucket.
+    /// A key of a token bucket takes at most 700 bytes beside what it points to; those of windows also what they
+    /// remember. Keys of a quota whose `initial` is below its burst never become as new: they are never dropped.
     #[must_use]
     pub fn max_keys(self, keys: usize) -> Self {
         self.rebuild(Some(keys.max(1)), |_| ())

@@ -1,0 +1,313 @@
+//! Keyed limits: quotas that differ by key, the cap, what an administrator does, and how much memory a key takes.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tollgate::algorithm::{Algorithm, Any, FromQuota, Joint, When};
+use tollgate::{
+    Census, Keyed, Limiter, ManualClock, Permit, Policy, Quota, RateLimiter, Reason, SlidingWindow, Standing,
+    Tier, Timestamp, TokenBucket,
+};
+
+/// Counts what is allocated, to tell what a key costs.
+struct Counting;
+
+static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+#[allow(unsafe_code)]
+// SAFETY: every call goes to the system's allocator as it came; the counter touches no memory of theirs.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        LIVE_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Tests that count memory and tests that use it stay out of each other's way.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+type Windows = Keyed<u64, tollgate::algorithm::SlidingWindow, ManualClock>;
+
+fn windows(quota: Quota) -> (Windows, ManualClock) {
+    let clock = ManualClock::new();
+    (SlidingWindow::builder(quota).name("keyed").clock(clock.clone()).build().unwrap().keyed(), clock)
+}
+
+fn spend(keyed: &Windows, key: u64) -> usize {
+    (0..1_000).take_while(|_| keyed.check(&key, 1).is_ok()).count()
+}
+
+fn standing<K, L: Limiter<K>>(limiter: &L, key: &K) -> Vec<Standing> {
+    let mut all = Vec::new();
+    limiter.report(key, &mut |standing| all.push(standing.clone()));
+    all
+}
+
+#[test]
+fn a_key_that_changes_its_tier_goes_on_with_what_it_has_spent() {
+    let _alone = alone();
+    let (keyed, clock) = windows(Quota::per_hour(10));
+    let paid = keyed.tier(Quota::per_hour(100)).unwrap();
+    let payers = Arc::new(Mutex::new(HashSet::from([1])));
+    let keyed = {
+        let payers = Arc::clone(&payers);
+        keyed.tier_by(move |key| if payers.lock().unwrap().contains(key) { paid } else { Tier::DEFAULT })
+    };
+    assert_eq!(spend(&keyed, 1), 100);
+    assert_eq!(spend(&keyed, 2), 10);
+    payers.lock().unwrap().insert(2);
+    assert_eq!(spend(&keyed, 2), 90, "ten are spent");
+    payers.lock().unwrap().clear();
+    assert_eq!(spend(&keyed, 1), 0);
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(spend(&keyed, 1), 10);
+
+    keyed.set_tier(paid, Quota::per_hour(50)).unwrap();
+    payers.lock().unwrap().insert(3);
+    assert_eq!(spend(&keyed, 3), 50);
+    keyed.set_tier(paid, Quota::per_hour(60)).unwrap();
+    assert_eq!(spend(&keyed, 3), 10);
+    keyed.set_quota(Quota::per_hour(11)).unwrap();
+    assert_eq!(spend(&keyed, 1), 1);
+    assert_eq!(spend(&keyed, 3), 0, "the default tier is not its");
+    assert!(keyed.set_tier(paid, Quota::per_hour(0)).is_err());
+}
+
+#[test]
+fn a_change_of_tier_reaches_those_who_wait() {
+    let _alone = alone();
+    let (keyed, clock) = windows(Quota::per_hour(1));
+    assert_eq!(spend(&keyed, 1), 1);
+    let mut wait = pin!(keyed.acquire(&1, 1));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    keyed.set_quota_of(1, Quota::per_second(1)).unwrap();
+    clock.advance(Duration::from_secs(1));
+    assert!(wait.as_mut().poll(&mut context).is_ready());
+}
+
+#[test]
+fn single_keys_have_quotas_of_their_own_and_lose_them_with_what_they_spent() {
+    let _alone = alone();
+    let (keyed, _clock) = windows(Quota::per_hour(5));
+    assert_eq!(spend(&keyed, 1), 5);
+    keyed.set_quota_of(1, Quota::per_hour(8)).unwrap();
+    keyed.set_quota_of(2, Quota::per_hour(8)).unwrap();
+    assert_eq!(spend(&keyed, 1), 3);
+    assert_eq!(spend(&keyed, 2), 8);
+    keyed.set_quota_of(2, Quota::per_hour(9)).unwrap();
+    assert_eq!(spend(&keyed, 2), 1);
+    keyed.set_quota(Quota::per_hour(100)).unwrap();
+    assert_eq!(spend(&keyed, 2), 0, "its own stays its own");
+    keyed.exempt(2);
+    assert_eq!(spend(&keyed, 2), 1_000);
+    assert!(keyed.of(&2).unwrap().is_none());
+    assert!(keyed.try_acquire(&2, 1).unwrap().is_none());
+    assert!(standing(&keyed, &2).is_empty());
+    keyed.forget_quota_of(&2);
+    keyed.forget_quota_of(&1);
+    assert_eq!(spend(&keyed, 1), 92);
+    assert_eq!(spend(&keyed, 2), 91, "the nine it had spent of its own quota");
+    assert!(keyed.set_quota_of(3, Quota::per_hour(0)).is_err());
+}
+
+#[test]
+fn at_the_cap_newcomers_share_the_overflow_and_are_told_so() {
+    let _alone = alone();
+    let (keyed, clock) = windows(Quota::per_hour(5));
+    let shared =
+        SlidingWindow::builder(Quota::per_hour(3)).name("overflow").clock(clock.clone()).build().unwrap();
+    let keyed = keyed.max_keys(2).overflow(shared);
+    assert_eq!((spend(&keyed, 1), spend(&keyed, 2)), (5, 5));
+    assert_eq!(keyed.check(&3, 2), Ok(()));
+    assert_eq!(keyed.check(&4, 1), Ok(()));
+    assert_eq!(keyed.check(&5, 1).unwrap_err().limit().unwrap().as_str(), "overflow");
+    let told = standing(&keyed, &5);
+    assert_eq!(told[0].limit.as_ref().unwrap().as_str(), "overflow");
+    assert_eq!(told[0].remaining, 0);
+    assert_eq!(keyed.census().keys, 2);
+    assert!(keyed.census().refused >= 3);
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(spend(&keyed, 6), 5, "there is room again");
+}
+
+#[test]
+fn a_handle_survives_the_eviction_of_its_key() {
+    let _alone = alone();
+    let (keyed, clock) = windows(Quota::per_second(1));
+    let keyed = keyed.max_keys(1);
+    assert_eq!(spend(&keyed, 1), 1);
+    let handle = keyed.of(&1).unwrap().unwrap();
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(keyed.check(&2, 1).unwrap_err().reason(), Reason::TooManyKeys, "the handle keeps its key");
+    let weak_copy = handle.clone();
+    drop(handle);
+    assert!(keyed.check(&2, 1).is_err());
+    drop(weak_copy);
+    assert_eq!(keyed.check(&2, 1), Ok(()));
+    assert!(keyed.snapshot(&1).is_none());
+    assert_eq!(keyed.census().evicted, 1);
+}
+
+#[test]
+fn an_administrator_looks_forgives_and_fines() {
+    let _alone = alone();
+    let (keyed, clock) = windows(Quota::per_hour(5));
+    assert!(keyed.snapshot(&1).is_none());
+    assert_eq!(standing(&keyed, &1)[0].remaining, 5);
+    assert!(keyed.is_empty(), "to look at a key makes none");
+    keyed.reset(&1);
+    assert!(keyed.is_empty());
+
+    let permit = keyed.try_acquire(&1, 4).unwrap().unwrap();
+    assert_eq!(keyed.snapshot(&1).unwrap().remaining, 1);
+    keyed.penalise(&1, 6).unwrap();
+    assert_eq!(keyed.snapshot(&1).unwrap().debt, 5);
+    clock.advance(Duration::from_secs(1));
+    keyed.reset(&1);
+    assert_eq!(keyed.snapshot(&1).unwrap().remaining, 5);
+    assert_eq!(keyed.check(&1, 3), Ok(()));
+    permit.refund();
+    assert_eq!(keyed.snapshot(&1).unwrap().remaining, 2, "what was taken before the reset is not given back");
+    keyed.penalise(&2, 1).unwrap();
+    assert_eq!(keyed.snapshot(&2).unwrap().remaining, 4, "a key may be fined that was never seen");
+}
+
+#[test]
+fn a_reset_wakes_those_who_wait_and_ignores_refunds_of_the_same_instant() {
+    let _alone = alone();
+    let (keyed, _clock) = windows(Quota::per_hour(2));
+    let before = keyed.try_acquire(&1, 2).unwrap();
+    let mut wait = pin!(keyed.acquire(&1, 2));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    keyed.reset(&1);
+    let Poll::Ready(Ok(after)) = wait.as_mut().poll(&mut context) else { panic!("two are there again") };
+    before.refund();
+    assert_eq!(keyed.snapshot(&1).unwrap().remaining, 0);
+    after.refund();
+    assert_eq!(keyed.snapshot(&1).unwrap().remaining, 2);
+}
+
+#[test]
+fn keys_with_several_windows_go_on_by_their_windows() {
+    let _alone = alone();
+    let clock = ManualClock::new();
+    let joint = |quotas: &[Quota]| {
+        Joint::of(quotas.iter().map(|quota| tollgate::algorithm::SlidingWindow::from_quota(*quota).unwrap()))
+            .unwrap()
+    };
+    let (minute, hour) = (Quota::per_minute(10), Quota::per_hour(15));
+    let keyed =
+        RateLimiter::over(joint(&[minute, hour])).clock(clock.clone()).build().unwrap().keyed::<u64>();
+    assert_eq!(keyed.check(&1, 10), Ok(()));
+    let left = |keyed: &Keyed<u64, _, ManualClock>| -> Vec<u64> {
+        standing(keyed, &1).iter().map(|standing| standing.remaining).collect()
+    };
+    assert_eq!(left(&keyed), [0, 5]);
+    keyed.change_tier(Tier::DEFAULT, &joint(&[hour]));
+    assert_eq!(left(&keyed), [5], "the hour stays the hour");
+    keyed.change_tier(Tier::DEFAULT, &joint(&[minute, hour]));
+    assert_eq!(left(&keyed), [10, 5], "the minute is new");
+    keyed.change_tier(Tier::DEFAULT, &joint(&[Quota::per_hour(20), Quota::per_day(30)]));
+    assert_eq!(left(&keyed), [10, 30], "the other takes over from the minute, of which nothing was spent");
+    keyed.change_of(1, joint(&[Quota::per_hour(12)]));
+    assert_eq!(left(&keyed), [2]);
+}
+
+#[test]
+fn an_algorithm_chosen_late_decides_as_one_chosen_early() {
+    let _alone = alone();
+    let quota = Quota::per_second(3);
+    let all = [
+        Any::TokenBucket(FromQuota::from_quota(quota).unwrap()),
+        Any::SlidingWindow(FromQuota::from_quota(quota).unwrap()),
+        Any::SlidingCounter(FromQuota::from_quota(quota).unwrap()),
+        Any::FixedWindow(FromQuota::from_quota(quota).unwrap()),
+    ];
+    fn play<A: Algorithm>(algorithm: &A) -> (Vec<When>, Policy) {
+        let mut state = algorithm.start(Timestamp::ZERO, 0);
+        let times = (0..40).map(|step| Timestamp::from_ns(step * 130_000_000));
+        let answers = times.map(|now| {
+            let when = algorithm.ready_at(&mut state, now, 2);
+            if when == When::At(now) {
+                algorithm.force(&mut state, now, 2);
+            }
+            when
+        });
+        (answers.collect(), algorithm.policy())
+    }
+    let early = [
+        play(&tollgate::algorithm::TokenBucket::from_quota(quota).unwrap()),
+        play(&tollgate::algorithm::SlidingWindow::from_quota(quota).unwrap()),
+        play(&tollgate::algorithm::SlidingCounter::from_quota(quota).unwrap()),
+        play(&tollgate::algorithm::FixedWindow::from_quota(quota).unwrap()),
+    ];
+    for (late, early) in all.iter().zip(early) {
+        assert_eq!(play(late), early, "{late:?}");
+    }
+    let kinds: HashSet<String> = all.iter().map(|late| format!("{:?}", play(late))).collect();
+    assert_eq!(kinds.len(), 4, "the four can be told apart by this play");
+}
+
+#[test]
+fn policies_are_what_clients_can_hold_to() {
+    let _alone = alone();
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let policy = |quota: Quota| tollgate::algorithm::TokenBucket::from_quota(quota).unwrap().policy();
+    assert_eq!(policy(Quota::per_minute(100)), Policy::new(100, seconds(60)));
+    assert_eq!(policy(Quota::per_second(50).burst(100)), Policy::new(100, seconds(2)));
+    assert_eq!(policy(Quota::once(7)), Policy::new(7, None));
+    let window = SlidingWindow::new(Quota::per_hour(9)).unwrap();
+    assert_eq!(standing(&window, &())[0].policy, Policy::new(9, seconds(3600)));
+}
+
+#[test]
+fn a_key_takes_what_is_documented_and_a_flood_takes_no_more() {
+    let _alone = alone();
+    const KEYS: u64 = 20_000;
+    let clock = ManualClock::new();
+    let bucket = TokenBucket::builder(Quota::per_hour(10)).clock(clock.clone()).build().unwrap();
+    let keyed = bucket.keyed().max_keys(KEYS as usize);
+    let before = LIVE_BYTES.load(Ordering::Relaxed);
+    for key in 0..KEYS {
+        assert_eq!(keyed.check(&key, 10), Ok(()));
+    }
+    let full = LIVE_BYTES.load(Ordering::Relaxed) - before;
+    println!("{} bytes a key", full / KEYS as usize);
+    assert!(full < 700 * KEYS as usize, "{} bytes a key", full / KEYS as usize);
+    for key in KEYS..KEYS + 500_000 {
+        assert_eq!(keyed.check(&key, 1).unwrap_err().reason(), Reason::TooManyKeys);
+    }
+    assert_eq!(LIVE_BYTES.load(Ordering::Relaxed) - before, full, "refused newcomers leave nothing behind");
+    assert!((0..KEYS).all(|key| keyed.check(&key, 1).is_err()), "no exhausted key has been freed");
+    // What idles goes, and what comes takes its place: all of the keys change, the memory does not.
+    clock.advance(Duration::from_secs(3600));
+    let mut admitted = 0;
+    for key in 1_000_000..1_200_000 {
+        admitted += u64::from(keyed.check(&key, 1).is_ok());
+    }
+    assert!(admitted >= KEYS, "{admitted}");
+    let Census { keys, .. } = keyed.census();
+    assert!(keys as u64 <= KEYS);
+    let now = LIVE_BYTES.load(Ordering::Relaxed) - before;
+    assert!(now <= full + full / 20, "{now} bytes where {full} were enough");
+}
