@@ -1,7 +1,6 @@
-//! Limits on HTTP and gRPC services: who a request counts for, what it costs, and what is answered.
+#![doc = include_str!("docs/http.md")]
 //!
-//! [`LimitLayer::http`](crate::LimitLayer::http) makes the layer; a [`KeyOf<Parts>`](crate::KeyOf) says what
-//! requests are counted by.
+//! # The map
 //!
 //! | file | what it is about |
 //! |---|---|
