@@ -121,6 +121,9 @@ pub trait Permit {
     fn shadowed(&self) -> Option<&Denied> {
         None
     }
+
+    /// Tells where each of the limits that granted it stands now, as [`Limiter::report`] does.
+    fn report(&self, _visit: &mut dyn FnMut(&Standing)) {}
 }
 
 /// What every limiter can be put into. Import it to use its methods.

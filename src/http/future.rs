@@ -103,13 +103,19 @@ where
                         Ok(permit) => Some(permit),
                         Err(Error::Fault(_)) if options.admits_on_fault => None,
                         Err(error) => {
-                            let tell = Tell::new(limiter, options, &mut parts);
+                            let tell = Tell::new(options, &mut parts, |request, visit| {
+                                limiter.report(request, visit)
+                            });
                             let refused = tell.refused(options, &parts, error.denied());
                             this.stage.as_mut().project_replace(Stage::Done);
                             return Poll::Ready(Ok(refused.map(Body::refused)));
                         }
                     };
-                    let tell = Tell::new(limiter, options, &mut parts);
+                    let tell = Tell::new(options, &mut parts, |request, visit| match &permit {
+                        // The permit knows without looking for the key again, but not of what was only on trial.
+                        Some(permit) if !options.tells_shadow => permit.report(visit),
+                        _ => limiter.report(request, visit),
+                    });
                     if let Some(denied) = permit.as_ref().and_then(Permit::shadowed) {
                         parts.extensions.insert(Shadowed(denied.clone()));
                     }

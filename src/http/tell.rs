@@ -12,7 +12,6 @@ use super::fields::Told;
 use super::layer::{Existing, Options};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Denied, Standing};
-use crate::limiter::Limiter;
 
 /// Where the limits of one request stood when it was decided.
 pub(super) struct Tell {
@@ -34,12 +33,16 @@ struct Shown {
 }
 
 impl Tell {
-    pub(super) fn new<L: Limiter<Parts>>(limiter: &L, options: &Options, request: &mut Parts) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        request: &mut Parts,
+        report: impl FnOnce(&Parts, &mut dyn FnMut(&Standing)),
+    ) -> Self {
         let mut standings = Vec::new();
         if options.format.is_none() {
             return Self { standings, inside: false };
         }
-        limiter.report(request, &mut |standing| {
+        report(request, &mut |standing| {
             if standing.enforced || options.tells_shadow {
                 standings.push(standing.clone());
             }

@@ -314,4 +314,9 @@ impl<P: Permit, Q: Permit> Permit for BothPermits<P, Q> {
     fn shadowed(&self) -> Option<&Denied> {
         self.first.shadowed().or_else(|| self.second.shadowed())
     }
+
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        self.first.report(visit);
+        self.second.report(visit);
+    }
 }

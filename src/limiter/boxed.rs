@@ -122,6 +122,7 @@ trait AnyPermit {
     fn cost(&self) -> Cost;
     fn settle(self: Box<Self>, actual: Cost);
     fn shadowed(&self) -> Option<&Denied>;
+    fn report(&self, visit: &mut dyn FnMut(&Standing));
 }
 
 impl<P: Permit> AnyPermit for P {
@@ -136,6 +137,10 @@ impl<P: Permit> AnyPermit for P {
     fn shadowed(&self) -> Option<&Denied> {
         Permit::shadowed(self)
     }
+
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        Permit::report(self, visit);
+    }
 }
 
 impl Permit for BoxPermit {
@@ -149,6 +154,10 @@ impl Permit for BoxPermit {
 
     fn shadowed(&self) -> Option<&Denied> {
         self.0.shadowed()
+    }
+
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        self.0.report(visit);
     }
 }
 

@@ -107,6 +107,12 @@ impl<P: Permit> Permit for Option<P> {
     fn shadowed(&self) -> Option<&Denied> {
         self.as_ref().and_then(P::shadowed)
     }
+
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        if let Some(permit) = self {
+            permit.report(visit);
+        }
+    }
 }
 
 /// The wait for a permit about the key of a request. Cancel-safe as the limiter of keys is.

@@ -192,9 +192,7 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Concurrency<C> {
     }
 
     fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {
-        let Snapshot { capacity, remaining, reset_after, .. } = self.snapshot();
-        let name = self.name().cloned();
-        visit(&Standing::new(name, Policy::concurrent(capacity), remaining, reset_after));
+        visit(&standing(&self.core));
     }
 }
 
@@ -243,6 +241,15 @@ impl<C: Clock> Permit for Slots<C> {
     }
 
     fn settle(self, _actual: Cost) {}
+
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        visit(&standing(&self.core));
+    }
+}
+
+fn standing<C: Clock>(core: &Core<SlotGate, C>) -> Standing {
+    let Snapshot { capacity, remaining, reset_after, .. } = core.snapshot();
+    Standing::new(core.name().cloned(), Policy::concurrent(capacity), remaining, reset_after)
 }
 
 impl<C: Clock> Drop for Slots<C> {

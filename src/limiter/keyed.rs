@@ -157,16 +157,15 @@ where
         let tier = self.tier_of(key);
         let mut keys = self.shared.keys.lock();
         let Keys { template, tiers, store } = &mut *keys;
-        let (plan, own) = tiers.own(key).unwrap_or((Plan::Tier(tier), None));
-        if plan == Plan::Tier(Tier::EXEMPT) {
+        let Some((plan, algorithm)) = tiers.plan(key, tier, &template.algorithm) else {
             return Ok(Way::Exempt);
-        }
-        let algorithm = || own.or_else(|| tiers.algorithm(tier)).unwrap_or(&template.algorithm).clone();
-        let make = || KeyState { limiter: RateLimiter::from_template(&template.with(algorithm())), plan };
+        };
+        let make =
+            || KeyState { limiter: RateLimiter::from_template(&template.with(algorithm.clone())), plan };
         let found = store.get_or_make(key, make, KeyState::is_idle, |state| {
             let changed = state.plan != plan;
             state.plan = plan;
-            (state.limiter.clone(), changed.then(algorithm))
+            (state.limiter.clone(), changed.then(|| algorithm.clone()))
         });
         let Some((limiter, changed)) = found else {
             let refused = || Denied::new(Reason::TooManyKeys).by(template.name.clone());
@@ -237,10 +236,7 @@ where
         let tier = self.tier_of(key);
         let mut keys = self.shared.keys.lock();
         let Keys { template, tiers, store } = &mut *keys;
-        let (plan, own) = tiers.own(key).unwrap_or((Plan::Tier(tier), None));
-        if plan == Plan::Tier(Tier::EXEMPT) {
-            return;
-        }
+        let Some((_, algorithm)) = tiers.plan(key, tier, &template.algorithm) else { return };
         if let Some(limiter) = store.get(key).map(|state| state.limiter.clone()) {
             drop(keys);
             return Limiter::<()>::report(&limiter, &(), visit);
@@ -251,7 +247,6 @@ where
             let Some(overflow) = &self.shared.options.overflow else { return };
             return Limiter::<()>::report(overflow, &(), visit);
         }
-        let algorithm = own.or_else(|| tiers.algorithm(tier)).unwrap_or(&template.algorithm);
         let now = template.clock.now();
         let unix_ns = template.clock.unix_ns().saturating_add(now.as_ns());
         let standings = Standings::of(algorithm, &mut algorithm.start(now, unix_ns), now);

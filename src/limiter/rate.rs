@@ -325,6 +325,10 @@ impl<A: Stored, C: Clock> Permit for RatePermit<A, C> {
     fn settle(self, actual: Cost) {
         self.core.settle(self.grant, actual.units());
     }
+
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        self.core.with_gate(RateGate::standings).tell(self.core.name(), visit);
+    }
 }
 
 impl<A: Stored, C: Clock> fmt::Debug for RatePermit<A, C> {

@@ -127,11 +127,13 @@ impl<K: ?Sized, L: Limiter<K>, S: Enforced<K>> Limiter<K> for Shadow<L, S> {
 
 impl<K: ?Sized, L: TryLimiter<K>, S: Enforced<K>> TryLimiter<K> for Shadow<L, S> {
     fn try_acquire(&self, key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
-        match self.limiter.try_acquire(key, cost) {
-            Ok(permit) => Ok(ShadowPermit(Verdict::Passed(permit))),
-            Err(denied) if self.enforced.is_enforced(key) => Err(denied),
-            Err(denied) => Ok(ShadowPermit(Verdict::Shadowed(Some(denied)))),
-        }
+        let enforced = self.enforced.is_enforced(key);
+        let verdict = match self.limiter.try_acquire(key, cost) {
+            Ok(permit) => Verdict::Passed(permit),
+            Err(denied) if enforced => return Err(denied),
+            Err(denied) => Verdict::Shadowed(Some(denied)),
+        };
+        Ok(ShadowPermit { verdict, enforced })
     }
 }
 
@@ -150,11 +152,14 @@ impl<A: Future<Output = Result<P, Error<F>>>, P, F> Future for AcquireShadow<A> 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let enforced = *this.enforced;
-        this.acquire.poll(cx).map(|answer| match answer {
-            Ok(permit) => Ok(ShadowPermit(Verdict::Passed(permit))),
-            Err(error) if enforced => Err(error),
-            Err(Error::Denied(denied)) => Ok(ShadowPermit(Verdict::Shadowed(Some(denied)))),
-            Err(Error::Fault(_)) => Ok(ShadowPermit(Verdict::Shadowed(None))),
+        this.acquire.poll(cx).map(|answer| {
+            let verdict = match answer {
+                Ok(permit) => Verdict::Passed(permit),
+                Err(error) if enforced => return Err(error),
+                Err(Error::Denied(denied)) => Verdict::Shadowed(Some(denied)),
+                Err(Error::Fault(_)) => Verdict::Shadowed(None),
+            };
+            Ok(ShadowPermit { verdict, enforced })
         })
     }
 }
@@ -168,7 +173,10 @@ impl<A> fmt::Debug for AcquireShadow<A> {
 /// What a limit on trial gives: its permit, or the refusal it would have given.
 #[derive(Debug)]
 #[must_use = "a permit stands for the work done under it: hold it until the work is done"]
-pub struct ShadowPermit<P>(Verdict<P>);
+pub struct ShadowPermit<P> {
+    verdict: Verdict<P>,
+    enforced: bool,
+}
 
 #[derive(Debug)]
 enum Verdict<P> {
@@ -179,22 +187,30 @@ enum Verdict<P> {
 
 impl<P: Permit> Permit for ShadowPermit<P> {
     fn cost(&self) -> Cost {
-        match &self.0 {
+        match &self.verdict {
             Verdict::Passed(permit) => permit.cost(),
             Verdict::Shadowed(_) => Cost::ZERO,
         }
     }
 
     fn settle(self, actual: Cost) {
-        if let Verdict::Passed(permit) = self.0 {
+        if let Verdict::Passed(permit) = self.verdict {
             permit.settle(actual);
         }
     }
 
     fn shadowed(&self) -> Option<&Denied> {
-        match &self.0 {
+        match &self.verdict {
             Verdict::Passed(permit) => permit.shadowed(),
             Verdict::Shadowed(denied) => denied.as_ref(),
+        }
+    }
+
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        if let Verdict::Passed(permit) = &self.verdict {
+            permit.report(&mut |standing| {
+                visit(&Standing { enforced: self.enforced && standing.enforced, ..standing.clone() });
+            });
         }
     }
 }

@@ -40,29 +40,28 @@ impl<K, A> Tiers<K, A> {
     }
 
     /// The algorithm of a tier; `None` for the default one and for one that is not of this limiter.
-    pub(super) fn algorithm(&self, tier: Tier) -> Option<&A> {
-        self.quotas.get((tier.0 as usize).checked_sub(1)?)
-    }
-
     pub(super) fn algorithm_mut(&mut self, tier: Tier) -> Option<&mut A> {
         self.quotas.get_mut((tier.0 as usize).checked_sub(1)?)
     }
 }
 
 impl<K: Hash + Eq, A> Tiers<K, A> {
-    /// The plan a key has of its own, and its algorithm unless it is exempt.
-    pub(super) fn own<Q>(&self, key: &Q) -> Option<(Plan, Option<&A>)>
+    /// The plan of a key that is of `tier` unless it has one of its own, and its algorithm. `None`: it is exempt.
+    pub(super) fn plan<'a, Q>(&'a self, key: &Q, tier: Tier, default: &'a A) -> Option<(Plan, &'a A)>
     where
         Q: Hash + Eq + ?Sized,
         K: std::borrow::Borrow<Q>,
     {
-        if self.own.is_empty() {
-            return None;
+        if !self.own.is_empty() {
+            if let Some((plan, algorithm)) = self.own.get(key) {
+                return algorithm.as_ref().map(|algorithm| (*plan, algorithm));
+            }
         }
-        self.own.get(key).map(|(plan, algorithm)| (*plan, algorithm.as_ref()))
+        let of_tier = (tier.0 as usize).checked_sub(1).and_then(|index| self.quotas.get(index));
+        (tier != Tier::EXEMPT).then(|| (Plan::Tier(tier), of_tier.unwrap_or(default)))
     }
 
-    /// Gives a key a quota of its own, or none at all.
+    /// Gives a key an algorithm of its own, or exempts it.
     pub(super) fn set_own(&mut self, key: K, algorithm: Option<A>) -> Plan {
         self.changes += 1;
         let plan = match algorithm {
