@@ -43,7 +43,9 @@ fn layered(keys: Keys, fields: bool) -> Result<Router, Box<dyn Error>> {
             let layer = LimitLayer::http(limit.keyed().by(ClientIp::peer()));
             app().layer(if fields { layer } else { layer.without_fields() })
         }
-        Keys::Many => app().layer(LimitLayer::http(limit.keyed().max_keys(KEYS).by(Header::named(TENANT)))),
+        Keys::Many => {
+            app().layer(LimitLayer::http(limit.keyed().max_keys(4 * KEYS).by(Header::named(TENANT))))
+        }
     })
 }
 

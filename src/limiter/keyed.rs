@@ -31,9 +31,9 @@ use tiers::{Plan, Tiers};
 /// [`exempt`](Keyed::exempt)), and a change keeps what has been spent.
 ///
 /// **At the limit** of a key its asks wait or are refused as in a [`RateLimiter`]; other keys do not notice. The number
-/// of keys is bounded ([`max_keys`](Keyed::max_keys)): each new key makes room by dropping a few whose state cannot be
-/// told from a fresh one. When there is none, newcomers are refused ([`Reason::TooManyKeys`]), or share one limit
-/// ([`overflow`](Keyed::overflow)); no key loses its state.
+/// of keys is bounded ([`max_keys`](Keyed::max_keys)): from half of that on each new key makes room by dropping a few whose
+/// state cannot be told from a fresh one. When there is none, newcomers are refused ([`Reason::TooManyKeys`]), or share
+/// one limit ([`overflow`](Keyed::overflow)); no key loses its state.
 ///
 /// ```
 /// use tollgate::{Quota, SlidingWindow};

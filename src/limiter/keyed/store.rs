@@ -57,8 +57,8 @@ impl Census {
     }
 }
 
-/// How many keys a newcomer looks at to find idle ones: two for each that comes keep up with any flood of keys that
-/// become idle; at the cap it may look a little further.
+/// How many keys a newcomer looks at to find idle ones, once half of the room is taken: two for each that comes keep up
+/// with any flood of keys that become idle; at the cap it may look a little further.
 const LOOKS: usize = 2;
 const LOOKS_AT_CAP: usize = 64;
 
@@ -85,7 +85,11 @@ impl<K, V> HashStore<K, V> {
 
 impl<K: Hash + Eq, V> HashStore<K, V> {
     fn sweep(&mut self, idle: impl Fn(&V) -> bool) {
-        let looks = if self.map.len() < self.cap { LOOKS } else { LOOKS_AT_CAP };
+        let looks = match self.map.len() {
+            keys if keys >= self.cap => LOOKS_AT_CAP,
+            keys if keys >= self.cap / 2 => LOOKS,
+            _ => return,
+        };
         for _ in 0..looks.min(self.ring.len()) {
             self.hand %= self.ring.len().max(1);
             let Some(key) = self.ring.get(self.hand) else { return };
