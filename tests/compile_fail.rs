@@ -16,7 +16,7 @@ fn mistakes_are_explained() {
     fs::create_dir_all(&bins).unwrap();
     let manifest = format!(
         "[package]\nname = \"compile_fail\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
-         [dependencies]\ntollgate = {{ path = {root:?} }}\n"
+         [dependencies]\ntollgate = {{ path = {root:?}, features = [\"http\"] }}\n"
     );
     fs::write(project.join("Cargo.toml"), manifest).unwrap();
     // The same versions as outside, so that nothing has to be fetched.
