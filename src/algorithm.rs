@@ -61,8 +61,15 @@ impl Grant {
         Self { at, units, epoch: 0 }
     }
 
+    /// The same, its changes counted from `first` on: by a state that was started then.
+    #[must_use]
+    pub(crate) const fn counted_from(mut self, first: u32) -> Self {
+        self.epoch = self.epoch.wrapping_sub(first);
+        self
+    }
+
     /// Whether it was made before the change of this time and number.
-    pub(crate) fn is_before(&self, changed_at: Timestamp, epoch: u32) -> bool {
+    fn is_before(&self, changed_at: Timestamp, epoch: u32) -> bool {
         self.at < changed_at || (self.at == changed_at && self.epoch != epoch)
     }
 }
@@ -136,6 +143,14 @@ pub trait Algorithm: Clone + Send + Sync + 'static {
     fn ready_behind(&self, _state: &Self::State, _now: Timestamp, _ahead: u64, _cost: u64) -> Option<When> {
         None
     }
+}
+
+/// A state that starts where others have been granted before: their refunds are worth nothing in it. Its changes are
+/// counted from one, which this start is.
+pub(crate) fn start_late<A: Algorithm>(algorithm: &A, now: Timestamp, unix_ns: u64) -> A::State {
+    let mut state = algorithm.start(now, unix_ns);
+    algorithm.clone().change(algorithm.clone(), &mut state, now);
+    state
 }
 
 /// An algorithm that can be made from a quota.

@@ -452,6 +452,50 @@ fn a_service_that_is_ready_and_never_called_has_cost_nothing() {
     assert_eq!((rate.snapshot().remaining, slots.snapshot().remaining), (2, 1));
 }
 
+#[test]
+fn who_is_refused_in_line_frees_the_place() {
+    let limit = Concurrency::new(1);
+    let layer = LimitLayer::http(limit.clone()).wait(Duration::MAX).max_waiting(2);
+    let mut service = layer.layer(Hello::default());
+    let held = limit.try_acquire(1).unwrap();
+    for _ in 0..3 {
+        let mut asked = [(); 2].map(|()| Box::pin(service.call(Request::new(()))));
+        assert!(asked.iter_mut().all(|asked| poll_once(asked.as_mut()).is_none()), "there are two places");
+        // What they ask for is more than there is now: nobody waits for it any more.
+        limit.resize(0);
+        for asked in &mut asked {
+            assert_eq!(poll_once(asked.as_mut()).unwrap().unwrap().status(), TOO_MANY);
+        }
+        // They have been answered, and are still there.
+        limit.resize(1);
+        let mut next = [(); 2].map(|()| Box::pin(service.call(Request::new(()))));
+        assert!(next.iter_mut().all(|next| poll_once(next.as_mut()).is_none()), "two are free again");
+    }
+    drop(held);
+}
+
+fn leaves_both_as_they_were<L: Limits>(both: L, rate: &TokenBucket<ManualClock>, slots: &Concurrency) {
+    let mut service = LimitLayer::http(both).wait(Duration::MAX).layer(Hello::default());
+    let held = slots.try_acquire(1).unwrap();
+    for _ in 0..100 {
+        let mut asked = Box::pin(service.call(Request::new(())));
+        assert!(poll_once(asked.as_mut()).is_none(), "it waits for a slot");
+        assert_eq!((slots.snapshot().waiting, rate.snapshot().remaining), (1, 2), "the rate it has");
+        drop(asked);
+        assert_eq!((slots.snapshot().waiting, rate.snapshot().remaining), (0, 3), "and gives back");
+    }
+    drop(held);
+    assert_eq!(slots.snapshot().remaining, 1);
+}
+
+#[test]
+fn who_goes_while_it_waits_for_one_of_two_limits_leaves_the_other_as_it_was() {
+    let rate = bucket("rate", Quota::per_hour(3), &ManualClock::new());
+    let slots = Concurrency::new(1);
+    leaves_both_as_they_were(rate.clone().and(slots.clone()), &rate, &slots);
+    leaves_both_as_they_were(slots.clone().and(rate.clone()), &rate, &slots);
+}
+
 #[tokio::test]
 async fn who_disconnects_in_line_frees_the_place_and_is_not_charged() {
     for (server, wire) in PAIRS {

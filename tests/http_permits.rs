@@ -468,9 +468,10 @@ async fn a_body_that_nobody_reads_holds_its_permit_and_an_empty_one_holds_none()
     assert_eq!(slots.snapshot().remaining, 2, "there is nothing to send");
     let full = app.clone().oneshot(request("/full")).await.unwrap();
     assert_eq!(slots.snapshot().remaining, 1);
-    let frame = full.into_body().frame().await;
+    let mut body = full.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "full");
     assert_eq!(slots.snapshot().remaining, 2, "its last frame is out");
-    drop((frame, empty));
+    drop((body, empty));
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tollgate::algorithm::{Algorithm, Any, FromQuota, Joint, When};
 use tollgate::{
-    Census, Keyed, Limiter, ManualClock, Permit, Policy, Quota, RateLimiter, Reason, SlidingWindow, Standing,
-    Tier, Timestamp, TokenBucket,
+    Census, Keyed, Limiter, LimiterExt, ManualClock, Permit, Policy, Quota, RateLimiter, Reason,
+    SlidingWindow, Standing, Tier, Timestamp, TokenBucket, TryLimiter,
 };
 
 /// Counts what is allocated, to tell what a key costs.
@@ -231,6 +231,145 @@ fn keys_with_several_windows_go_on_by_their_windows() {
     assert_eq!(left(&keyed), [10, 30], "the other takes over from the minute, of which nothing was spent");
     keyed.change_of(1, joint(&[Quota::per_hour(12)]));
     assert_eq!(left(&keyed), [2]);
+}
+
+#[test]
+fn refunds_of_grants_from_before_a_new_window_are_worth_nothing_in_it() {
+    let _alone = alone();
+    let clock = ManualClock::new();
+    let limit = TokenBucket::all([Quota::per_second(1_000)]).clock(clock.clone()).build().unwrap();
+    let old: Vec<_> = (0..10).map(|_| limit.try_acquire(1).unwrap()).collect();
+    clock.advance(Duration::from_millis(1));
+    limit.change(Joint::new([Quota::per_second(1_000), Quota::per_minute(10)]).unwrap());
+    clock.advance(Duration::from_millis(1));
+    assert!(limit.check(10).is_ok());
+    old.into_iter().for_each(Permit::refund);
+    assert_eq!(limit.snapshot().remaining, 0, "ten a minute, since the change");
+    // The same instant as a later change: what was taken after it is worth what was taken.
+    clock.advance(Duration::from_secs(60));
+    limit.change(Joint::new([Quota::per_second(1_000), Quota::per_minute(20)]).unwrap());
+    let before = limit.snapshot().remaining;
+    let permit = limit.try_acquire(5).unwrap();
+    permit.refund();
+    assert_eq!(limit.snapshot().remaining, before);
+}
+
+#[test]
+fn refunds_of_grants_from_before_another_algorithm_are_worth_nothing_in_it() {
+    let _alone = alone();
+    let clock = ManualClock::new();
+    let quota = Quota::per_minute(10);
+    let bucket = Any::TokenBucket(FromQuota::from_quota(quota).unwrap());
+    let limit = RateLimiter::over(bucket).clock(clock.clone()).build().unwrap();
+    let old: Vec<_> = (0..10).map(|_| limit.try_acquire(1).unwrap()).collect();
+    clock.advance(Duration::from_millis(1));
+    limit.change(Any::FixedWindow(FromQuota::from_quota(quota).unwrap()));
+    clock.advance(Duration::from_millis(1));
+    assert!(limit.check(10).is_ok());
+    old.into_iter().for_each(Permit::refund);
+    assert_eq!(limit.snapshot().remaining, 0);
+}
+
+#[test]
+fn a_refund_in_the_instant_of_a_reset_is_worth_what_was_taken() {
+    let _alone = alone();
+    let clock = ManualClock::new();
+    let limit = TokenBucket::builder(Quota::per_minute(10)).clock(clock).build().unwrap();
+    for _ in 0..3 {
+        let before = limit.try_acquire(4).unwrap();
+        limit.reset();
+        limit.try_acquire(5).unwrap().refund();
+        assert_eq!(limit.snapshot().remaining, 10);
+        before.refund();
+        limit.set_quota(Quota::per_minute(10)).unwrap();
+        limit.try_acquire(3).unwrap().refund();
+        assert_eq!(limit.snapshot().remaining, 10);
+    }
+}
+
+#[test]
+fn changes_of_quota_from_several_threads_leave_all_keys_alike() {
+    let _alone = alone();
+    let keyed = TokenBucket::new(Quota::per_hour(5)).unwrap().keyed::<u64>();
+    keyed.check(&0, 1).unwrap();
+    let barrier = std::sync::Barrier::new(2);
+    let run = |first: u64| {
+        for round in 0..2_000 {
+            barrier.wait();
+            keyed.set_quota(Quota::per_hour(10 + 2 * (round % 1_000) + first)).unwrap();
+            barrier.wait();
+            let capacity = |key| keyed.of(&key).unwrap().unwrap().snapshot().capacity;
+            assert_eq!(capacity(0), capacity(round * 2 + first + 1), "in round {round}");
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| run(0));
+        run(1);
+    });
+}
+
+#[test]
+fn a_key_is_dropped_when_it_is_as_new_under_the_quota_there_is_now() {
+    let _alone = alone();
+    let clock = ManualClock::new();
+    let bucket =
+        |quota| TokenBucket::builder(quota).clock(clock.clone()).build().unwrap().keyed::<u64>().max_keys(2);
+    let half_full = bucket(Quota::per_minute(10).initial(5));
+    assert!(half_full.check(&1, 1).is_ok() && half_full.check(&2, 1).is_ok());
+    half_full.set_quota(Quota::per_minute(10)).unwrap();
+    let full = bucket(Quota::per_minute(10));
+    assert!(full.check(&1, 1).is_ok() && full.check(&2, 1).is_ok());
+    full.set_quota(Quota::per_minute(10).initial(0)).unwrap();
+    clock.advance(Duration::from_secs(3_600));
+    assert_eq!(half_full.check(&3, 1), Ok(()));
+    assert!(full.check(&3, 1).is_err(), "the full ones would come back empty");
+    assert_eq!(full.check(&1, 10), Ok(()));
+}
+
+#[test]
+fn tiers_of_another_limiter_are_the_default_one() {
+    let _alone = alone();
+    let (keyed, _clock) = windows(Quota::per_hour(100));
+    let (other, _clock) = windows(Quota::per_hour(100));
+    let foreign = other.tier(Quota::per_hour(7)).unwrap();
+    let keyed = keyed.tier_by(move |_| foreign);
+    assert_eq!(keyed.check(&1, 1), Ok(()));
+    keyed.set_quota(Quota::per_hour(5)).unwrap();
+    assert_eq!((spend(&keyed, 1), spend(&keyed, 2)), (4, 5));
+}
+
+#[test]
+fn who_shares_the_overflow_is_not_fined_at_the_cost_of_others() {
+    let _alone = alone();
+    let (keyed, clock) = windows(Quota::per_hour(5));
+    let shared = SlidingWindow::builder(Quota::per_hour(3)).clock(clock).build().unwrap();
+    let keyed = keyed.max_keys(1).overflow(shared);
+    assert_eq!(spend(&keyed, 1), 5);
+    assert_eq!(keyed.penalise(&2, 3).unwrap_err().reason(), Reason::TooManyKeys);
+    assert_eq!(keyed.check(&3, 3), Ok(()));
+}
+
+#[test]
+fn an_ask_that_is_never_polled_makes_no_key() {
+    let _alone = alone();
+    let (keyed, _clock) = windows(Quota::per_hour(5));
+    let keyed = keyed.max_keys(1);
+    let unpolled = keyed.acquire(&1, 1);
+    assert_eq!(keyed.check(&2, 1), Ok(()));
+    drop(unpolled);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut refused = pin!(keyed.acquire(&3, 1));
+    assert!(matches!(refused.as_mut().poll(&mut context), Poll::Ready(Err(_))));
+    assert_eq!(keyed.census().refused, 1);
+}
+
+#[test]
+fn what_a_pair_of_permits_cost_is_told_by_the_one_that_was_needed() {
+    let _alone = alone();
+    let spent = TokenBucket::new(Quota::per_hour(1)).unwrap();
+    spent.check(1).unwrap();
+    let both = spent.shadow().and(TokenBucket::new(Quota::per_hour(5)).unwrap());
+    assert_eq!(both.try_acquire(&(), 3.into()).unwrap().cost().units(), 3);
 }
 
 #[test]

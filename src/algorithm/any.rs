@@ -2,6 +2,7 @@
 
 use super::{
     Algorithm, Balance, FixedWindow, FromQuota, Grant, SlidingCounter, SlidingWindow, TokenBucket, When,
+    start_late,
 };
 use crate::decision::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
@@ -88,7 +89,7 @@ macro_rules! any {
                     $((Self::$name(one), Self::$name(next), State::$name(state)) => one.change(next, state, now),)+
                     (one, next, state) => {
                         *one = next;
-                        *state = next.start(now, now.as_ns());
+                        *state = start_late(&next, now, now.as_ns());
                     }
                 }
             }

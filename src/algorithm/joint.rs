@@ -1,6 +1,6 @@
 //! Several limits of one subject, decided as one.
 
-use super::{Algorithm, Balance, FromQuota, Grant, When};
+use super::{Algorithm, Balance, FromQuota, Grant, When, start_late};
 use crate::decision::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
@@ -51,11 +51,36 @@ impl<A: FromQuota> Joint<A> {
     }
 }
 
+/// The states of the limits.
+#[derive(Debug, Clone)]
+#[allow(unnameable_types, reason = "the state of a pure algorithm is its own business")]
+pub struct State<S> {
+    all: Vec<Part<S>>,
+    changes: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Part<S> {
+    state: S,
+    /// How many changes there were before those that it counts.
+    first_change: u32,
+}
+
+impl<A: Algorithm> Joint<A> {
+    fn parts<'a>(
+        &'a self,
+        state: &'a mut State<A::State>,
+    ) -> impl Iterator<Item = (&'a A, &'a mut Part<A::State>)> {
+        self.all.iter().zip(&mut state.all)
+    }
+}
+
 impl<A: Algorithm> Algorithm for Joint<A> {
-    type State = Vec<A::State>;
+    type State = State<A::State>;
 
     fn start(&self, now: Timestamp, unix_ns: u64) -> Self::State {
-        self.all.iter().map(|one| one.start(now, unix_ns)).collect()
+        let part = |one: &A| Part { state: one.start(now, unix_ns), first_change: 0 };
+        State { all: self.all.iter().map(part).collect(), changes: 0 }
     }
 
     fn capacity(&self) -> u64 {
@@ -64,54 +89,64 @@ impl<A: Algorithm> Algorithm for Joint<A> {
 
     /// If nobody else comes, each limit keeps admitting from its own time on: the latest of them is the joint one.
     fn ready_at(&self, state: &mut Self::State, now: Timestamp, cost: u64) -> When {
-        let each = self.all.iter().zip(state).map(|(one, state)| one.ready_at(state, now, cost));
+        let each = self.parts(state).map(|(one, part)| one.ready_at(&mut part.state, now, cost));
         each.fold(When::At(now), When::max)
     }
 
     fn force(&self, state: &mut Self::State, now: Timestamp, cost: u64) {
-        self.all.iter().zip(state).for_each(|(one, state)| one.force(state, now, cost));
+        self.parts(state).for_each(|(one, part)| one.force(&mut part.state, now, cost));
     }
 
     fn give_back(&self, state: &mut Self::State, now: Timestamp, grant: Grant, units: u64) {
-        self.all.iter().zip(state).for_each(|(one, state)| one.give_back(state, now, grant, units));
+        for (one, part) in self.parts(state) {
+            one.give_back(&mut part.state, now, grant.counted_from(part.first_change), units);
+        }
     }
 
     fn balance(&self, state: &mut Self::State, now: Timestamp) -> Balance {
-        let each = self.all.iter().zip(state).map(|(one, state)| one.balance(state, now));
+        let each = self.parts(state).map(|(one, part)| one.balance(&mut part.state, now));
         each.fold(Balance::new(u64::MAX, 0, When::At(now)), |all, one| {
             Balance::new(all.remaining.min(one.remaining), all.debt.max(one.debt), all.full.max(one.full))
         })
     }
 
     fn each(&self, state: &mut Self::State, now: Timestamp, visit: &mut dyn FnMut(Policy, Balance)) {
-        self.all.iter().zip(state).for_each(|(one, state)| one.each(state, now, visit));
+        self.parts(state).for_each(|(one, part)| one.each(&mut part.state, now, visit));
     }
 
     /// A limit whose window is also one of the next ones goes on as that one; of the others each goes on as the next
     /// one that is left, in their order. Limits beyond those there were start anew.
     fn change(&mut self, next: Self, state: &mut Self::State, now: Timestamp) {
-        let mut before: Vec<Option<(A, A::State)>> =
-            self.all.drain(..).zip(state.drain(..)).map(Some).collect();
-        let mut taken: Vec<Option<(A, A::State)>> = Vec::new();
-        for next in &next.all {
-            let window = next.policy().window;
-            let same =
-                |one: &Option<(A, A::State)>| one.as_ref().is_some_and(|one| one.0.policy().window == window);
-            taken.push(before.iter_mut().find(|one| same(one)).and_then(Option::take));
-        }
+        let mut before: Vec<Option<(A, Part<A::State>)>> =
+            self.all.drain(..).zip(state.all.drain(..)).map(Some).collect();
+        let taken: Vec<_> = next
+            .all
+            .iter()
+            .map(|next| {
+                let window = next.policy().window;
+                let same = |one: &A| one.policy().window == window;
+                before
+                    .iter_mut()
+                    .find(|one| one.as_ref().is_some_and(|(one, _)| same(one)))
+                    .and_then(Option::take)
+            })
+            .collect();
         let mut left = before.into_iter().flatten();
         for (next, taken) in next.all.into_iter().zip(taken) {
-            match taken.or_else(|| left.next()) {
-                Some((mut one, mut its_state)) => {
-                    one.change(next, &mut its_state, now);
-                    self.all.push(one);
-                    state.push(its_state);
+            let (one, part) = match taken.or_else(|| left.next()) {
+                Some((mut one, mut part)) => {
+                    one.change(next, &mut part.state, now);
+                    (one, part)
                 }
                 None => {
-                    state.push(next.start(now, now.as_ns()));
-                    self.all.push(next);
+                    let part =
+                        Part { state: start_late(&next, now, now.as_ns()), first_change: state.changes };
+                    (next, part)
                 }
-            }
+            };
+            self.all.push(one);
+            state.all.push(part);
         }
+        state.changes = state.changes.wrapping_add(1);
     }
 }

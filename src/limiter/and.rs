@@ -303,7 +303,8 @@ pub struct BothPermits<P, Q> {
 
 impl<P: Permit, Q: Permit> Permit for BothPermits<P, Q> {
     fn cost(&self) -> Cost {
-        self.first.cost()
+        // One of them may have needed no permit, and then has none to tell of.
+        self.first.cost().max(self.second.cost())
     }
 
     fn settle(self, actual: Cost) {

@@ -1,25 +1,24 @@
 //! One limit for each key.
 
+mod acquire;
 mod admin;
 mod store;
 mod tiers;
 
+pub use acquire::AcquireKeyed;
 pub use store::{Census, HashStore, Store};
 pub use tiers::Tier;
 
 use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
 use std::hash::Hash;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use super::rate::{Standings, Template};
-use super::{AcquireRate, Limiter, RateLimiter, RatePermit, Stored, TryLimiter};
+use super::{Limiter, RateLimiter, RatePermit, Stored, TryLimiter};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Error, Reason, Standing};
+use crate::decision::{Ask, Denied, Reason, Standing};
 use crate::sync::Mutex;
 use crate::units::Cost;
 use tiers::{Plan, Tiers};
@@ -32,7 +31,7 @@ use tiers::{Plan, Tiers};
 ///
 /// **At the limit** of a key its asks wait or are refused as in a [`RateLimiter`]; other keys do not notice. The number
 /// of keys is bounded ([`max_keys`](Keyed::max_keys)): from half of that on each new key makes room by dropping a few whose
-/// state cannot be told from a fresh one. When there is none, newcomers are refused ([`Reason::TooManyKeys`]), or share
+/// state cannot be told from a fresh one. When it finds none near, newcomers are refused ([`Reason::TooManyKeys`]), or share
 /// one limit ([`overflow`](Keyed::overflow)); no key loses its state.
 ///
 /// ```
@@ -63,6 +62,13 @@ type TierBy<K> = dyn Fn(&K) -> Tier + Send + Sync;
 struct Options<K, A: Stored, C: Clock> {
     tier_by: Option<Arc<TierBy<K>>>,
     overflow: Option<RateLimiter<A, C>>,
+    clock: C,
+}
+
+impl<K, A: Stored, C: Clock> Options<K, A, C> {
+    fn tier_of(&self, ask: impl FnOnce(&TierBy<K>) -> Tier) -> Tier {
+        self.tier_by.as_ref().map_or(Tier::DEFAULT, |tier_by| ask(&**tier_by))
+    }
 }
 
 /// What is kept for one key.
@@ -76,6 +82,8 @@ pub struct KeyState<A: Stored, C: Clock> {
 enum Way<A: Stored, C: Clock> {
     Exempt,
     Limited(RateLimiter<A, C>),
+    /// It found no room, and shares the overflow with all such.
+    Shared(RateLimiter<A, C>),
 }
 
 impl<K, A, C> Keyed<K, A, C>
@@ -85,8 +93,8 @@ where
     C: Clock,
 {
     pub(super) fn new(template: Template<A, C>) -> Self {
-        let keys = Keys { template, tiers: Tiers::new(), store: HashStore::new(100_000) };
-        Self::build(keys, Options { tier_by: None, overflow: None })
+        let options = Options { tier_by: None, overflow: None, clock: template.clock.clone() };
+        Self::build(Keys { template, tiers: Tiers::new(), store: HashStore::new(100_000) }, options)
     }
 
     fn build(keys: Keys<K, A, C, HashStore<K, KeyState<A, C>>>, options: Options<K, A, C>) -> Self {
@@ -95,8 +103,9 @@ where
 
     /// The same kind of limit with other options, all of its keys new.
     fn rebuild(self, cap: Option<usize>, change: impl FnOnce(&mut Options<K, A, C>)) -> Self {
-        let Options { tier_by, overflow } = &self.shared.options;
-        let mut options = Options { tier_by: tier_by.clone(), overflow: overflow.clone() };
+        let Options { tier_by, overflow, clock } = &self.shared.options;
+        let mut options =
+            Options { tier_by: tier_by.clone(), overflow: overflow.clone(), clock: clock.clone() };
         change(&mut options);
         let keys = {
             let keys = self.shared.keys.lock();
@@ -144,57 +153,68 @@ where
     C: Clock,
     S: Store<K, KeyState<A, C>>,
 {
-    fn tier_of<Q: ToOwned<Owned = K> + ?Sized>(&self, key: &Q) -> Tier {
-        self.shared.options.tier_by.as_ref().map_or(Tier::DEFAULT, |tier_by| tier_by(&key.to_owned()))
-    }
-
     fn way<Q>(&self, key: &Q) -> Result<Way<A, C>, Denied>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
+        self.known(key).map_or_else(|| self.newcomer(key.to_owned()), Ok)
+    }
+
+    /// What a key is to do that has a state or needs none.
+    fn known<Q>(&self, key: &Q) -> Option<Way<A, C>>
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
         // The tier's function and what a change wakes are not ours: both outside the lock.
-        let tier = self.tier_of(key);
+        let tier = self.shared.options.tier_of(|tier_by| tier_by(&key.to_owned()));
         let mut keys = self.shared.keys.lock();
         let Keys { template, tiers, store } = &mut *keys;
         let Some((plan, algorithm)) = tiers.plan(key, tier, &template.algorithm) else {
+            return Some(Way::Exempt);
+        };
+        let state = store.get(key)?;
+        let limiter = state.limiter.clone();
+        if state.plan != plan {
+            state.plan = plan;
+            let (algorithm, change) = (algorithm.clone(), tiers.next_change());
+            drop(keys);
+            limiter.change_numbered(change, algorithm);
+        }
+        Some(Way::Limited(limiter))
+    }
+
+    /// Makes a state for a key, if there is room.
+    fn newcomer(&self, key: K) -> Result<Way<A, C>, Denied> {
+        let tier = self.shared.options.tier_of(|tier_by| tier_by(&key));
+        let mut keys = self.shared.keys.lock();
+        let Keys { template, tiers, store } = &mut *keys;
+        let Some((plan, algorithm)) = tiers.plan(&key, tier, &template.algorithm) else {
             return Ok(Way::Exempt);
         };
         let make =
             || KeyState { limiter: RateLimiter::from_template(&template.with(algorithm.clone())), plan };
-        let found = store.get_or_make(key, make, KeyState::is_idle, |state| {
-            let changed = state.plan != plan;
-            state.plan = plan;
-            (state.limiter.clone(), changed.then(|| algorithm.clone()))
-        });
-        let Some((limiter, changed)) = found else {
-            let refused = || Denied::new(Reason::TooManyKeys).by(template.name.clone());
-            return self.shared.options.overflow.clone().map(Way::Limited).ok_or_else(refused);
-        };
-        drop(keys);
-        if let Some(algorithm) = changed {
-            limiter.change(algorithm);
+        if let Some(state) = store.get_or_make(key, make, KeyState::is_idle) {
+            return Ok(Way::Limited(state.limiter.clone()));
         }
-        Ok(Way::Limited(limiter))
+        let refused = || Denied::new(Reason::TooManyKeys).by(template.name.clone());
+        self.shared.options.overflow.clone().map(Way::Shared).ok_or_else(refused)
     }
 
-    /// Waits in the line of `key` for a permit. The key is looked up at the call. An exempt key has none to wait for.
+    /// Waits in the line of `key` for a permit. An exempt key has none to wait for.
     ///
     /// # Cancel safety
     /// As [`RateLimiter::acquire`].
     ///
     /// # Errors
     /// As [`RateLimiter::acquire`], and [`Reason::TooManyKeys`].
-    pub fn acquire<Q>(&self, key: &Q, ask: impl Into<Ask>) -> AcquireKeyed<A, C>
+    pub fn acquire<Q>(&self, key: &Q, ask: impl Into<Ask>) -> AcquireKeyed<K, A, C, S>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        AcquireKeyed(match self.way(key) {
-            Ok(Way::Limited(limiter)) => Stage::Waits(limiter.acquire(ask)),
-            Ok(Way::Exempt) => Stage::Answered(Some(Ok(None))),
-            Err(denied) => Stage::Answered(Some(Err(denied))),
-        })
+        AcquireKeyed::new(self, key, ask.into())
     }
 
     /// Takes a permit about `key` if it may be had now; `None` for an exempt key, which needs none.
@@ -207,7 +227,7 @@ where
         K: Borrow<Q>,
     {
         match self.way(key)? {
-            Way::Limited(limiter) => limiter.try_acquire(cost).map(Some),
+            Way::Limited(limiter) | Way::Shared(limiter) => limiter.try_acquire(cost).map(Some),
             Way::Exempt => Ok(None),
         }
     }
@@ -222,7 +242,7 @@ where
         K: Borrow<Q>,
     {
         match self.way(key)? {
-            Way::Limited(limiter) => limiter.check(cost),
+            Way::Limited(limiter) | Way::Shared(limiter) => limiter.check(cost),
             Way::Exempt => Ok(()),
         }
     }
@@ -233,7 +253,7 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        let tier = self.tier_of(key);
+        let tier = self.shared.options.tier_of(|tier_by| tier_by(&key.to_owned()));
         let mut keys = self.shared.keys.lock();
         let Keys { template, tiers, store } = &mut *keys;
         let Some((_, algorithm)) = tiers.plan(key, tier, &template.algorithm) else { return };
@@ -277,7 +297,7 @@ where
 {
     type Permit = Option<RatePermit<A, C>>;
     type Fault = Infallible;
-    type Acquire = AcquireKeyed<A, C>;
+    type Acquire = AcquireKeyed<K, A, C, S>;
 
     fn acquire(&self, key: &K, ask: Ask) -> Self::Acquire {
         Self::acquire(self, key, ask)
@@ -301,30 +321,5 @@ where
 {
     fn try_acquire(&self, key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
         Self::try_acquire(self, key, cost)
-    }
-}
-
-/// The wait for a permit about a key. Cancel-safe: see [`RateLimiter::acquire`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
-pub struct AcquireKeyed<A: Stored, C: Clock = DefaultClock>(Stage<A, C>);
-
-#[derive(Debug)]
-enum Stage<A: Stored, C: Clock> {
-    Waits(AcquireRate<A, C>),
-    Answered(Option<Result<Option<RatePermit<A, C>>, Denied>>),
-}
-
-impl<A: Stored, C: Clock> Future for AcquireKeyed<A, C> {
-    type Output = Result<Option<RatePermit<A, C>>, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Stage::Waits(acquire) => Pin::new(acquire).poll(cx).map_ok(Some),
-            Stage::Answered(answer) => {
-                let answer = answer.take().expect("an acquire was polled after it had given its answer");
-                Poll::Ready(answer.map_err(Error::Denied))
-            }
-        }
     }
 }

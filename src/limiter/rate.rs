@@ -223,6 +223,10 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
         Keyed::new(self.template())
     }
 
+    pub(super) fn change_numbered(&self, number: u64, algorithm: A) {
+        self.core.change(|gate, now| gate.change_numbered(number, algorithm, now));
+    }
+
     pub(super) fn template(&self) -> Template<A, C> {
         let (algorithm, lends) = self.core.with_gate(|gate, _| (gate.algorithm().clone(), gate.is_lending()));
         Template {

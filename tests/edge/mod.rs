@@ -174,7 +174,9 @@ impl Client {
     }
 
     pub(crate) async fn ask(&mut self, request: Request<Body>) -> Answer {
-        Answer::of(self.send(request).await.unwrap()).await
+        let answer = async { Answer::of(self.send(request).await.unwrap()).await };
+        // As with `eventually`: what is never answered fails, in place of hanging.
+        tokio::time::timeout(Duration::from_secs(60), answer).await.expect("never answered")
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Answer {

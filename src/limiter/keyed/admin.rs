@@ -7,7 +7,7 @@ use super::tiers::Plan;
 use super::{Census, KeyState, Keyed, Keys, Store, Stored, Tier, Way};
 use crate::algorithm::FromQuota;
 use crate::clock::Clock;
-use crate::decision::{Denied, Snapshot};
+use crate::decision::{Denied, Reason, Snapshot};
 use crate::limiter::RateLimiter;
 use crate::units::{Cost, Quota, QuotaError};
 
@@ -18,17 +18,18 @@ where
     C: Clock,
     S: Store<K, KeyState<A, C>>,
 {
-    /// The limit of `key`: a handle that works on when the store has dropped the key. `None` for an exempt key.
+    /// The limit of `key`: a handle that works on when the store has dropped the key. `None` for an exempt key; the
+    /// overflow for a key that found no room.
     ///
     /// # Errors
-    /// [`Reason::TooManyKeys`](crate::Reason::TooManyKeys): the key is new and no other can be dropped.
+    /// [`Reason::TooManyKeys`]: the key is new and no other can be dropped.
     pub fn of<Q>(&self, key: &Q) -> Result<Option<RateLimiter<A, C>>, Denied>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
         Ok(match self.way(key)? {
-            Way::Limited(limiter) => Some(limiter),
+            Way::Limited(limiter) | Way::Shared(limiter) => Some(limiter),
             Way::Exempt => None,
         })
     }
@@ -57,14 +58,17 @@ where
     /// Takes `cost` of `key` whether it has it or not: see [`RateLimiter::charge`].
     ///
     /// # Errors
-    /// [`Reason::TooManyKeys`](crate::Reason::TooManyKeys): the key is new and no other can be dropped.
+    /// [`Reason::TooManyKeys`]: the key is new and finds no room.
     pub fn penalise<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<(), Denied>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        if let Some(limiter) = self.of(key)? {
-            limiter.charge(cost);
+        match self.way(key)? {
+            Way::Limited(limiter) => limiter.charge(cost),
+            // What it shares is not its own to be fined.
+            Way::Shared(_) => return Err(Denied::new(Reason::TooManyKeys)),
+            Way::Exempt => {}
         }
         Ok(())
     }
@@ -182,7 +186,7 @@ where
     /// time in proportion to the keys present. Nothing happens for a tier that is not of this limiter.
     pub fn change_tier(&self, tier: Tier, next: &A) {
         let mut all = Vec::new();
-        {
+        let change = {
             let mut keys = self.shared.keys.lock();
             match keys.tiers.algorithm_mut(tier) {
                 Some(algorithm) => *algorithm = next.clone(),
@@ -194,25 +198,27 @@ where
                     all.push(state.limiter.clone());
                 }
             });
-        }
+            keys.tiers.next_change()
+        };
         // Outside the lock: a change wakes those who wait.
-        all.iter().for_each(|limiter| limiter.change(next.clone()));
+        all.iter().for_each(|limiter| limiter.change_numbered(change, next.clone()));
     }
 
     /// Gives `key` an algorithm of its own from now on, with what it has spent.
     pub fn change_of(&self, key: K, next: A) {
-        let limiter = {
+        let (limiter, change) = {
             let mut keys = self.shared.keys.lock();
             let Keys { tiers, store, .. } = &mut *keys;
             let state = store.get(&key);
             let plan = tiers.set_own(key, Some(next.clone()));
-            state.map(|state| {
+            let limiter = state.map(|state| {
                 state.plan = plan;
                 state.limiter.clone()
-            })
+            });
+            (limiter, tiers.next_change())
         };
         if let Some(limiter) = limiter {
-            limiter.change(next);
+            limiter.change_numbered(change, next);
         }
     }
 }

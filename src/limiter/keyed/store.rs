@@ -5,19 +5,11 @@ use std::hash::Hash;
 
 /// Where the states of keys live: the seam between a keyed limiter and its map.
 pub trait Store<K, V>: Send + 'static {
-    /// Lets `act` at the value of `key`, made if there is none. `None` when it is new, no value is idle and no more fit.
+    /// The value of `key`, made if there is none. `None` when it is new, no value that is looked at is idle and no more
+    /// fit.
     ///
     /// May drop values that are `idle`, a bounded number a call.
-    fn get_or_make<Q, R>(
-        &mut self,
-        key: &Q,
-        make: impl FnOnce() -> V,
-        idle: impl Fn(&V) -> bool,
-        act: impl FnOnce(&mut V) -> R,
-    ) -> Option<R>
-    where
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: Borrow<Q>;
+    fn get_or_make(&mut self, key: K, make: impl FnOnce() -> V, idle: impl Fn(&V) -> bool) -> Option<&mut V>;
 
     /// The value of `key`, if there is one.
     fn get<Q>(&mut self, key: &Q) -> Option<&mut V>
@@ -109,30 +101,16 @@ where
     K: Hash + Eq + Clone + Send + 'static,
     V: Send + 'static,
 {
-    fn get_or_make<Q, R>(
-        &mut self,
-        key: &Q,
-        make: impl FnOnce() -> V,
-        idle: impl Fn(&V) -> bool,
-        act: impl FnOnce(&mut V) -> R,
-    ) -> Option<R>
-    where
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: Borrow<Q>,
-    {
-        if let Some(value) = self.map.get_mut(key) {
-            return Some(act(value));
+    fn get_or_make(&mut self, key: K, make: impl FnOnce() -> V, idle: impl Fn(&V) -> bool) -> Option<&mut V> {
+        if !self.map.contains_key(&key) {
+            self.sweep(idle);
+            if self.map.len() >= self.cap {
+                self.refused += 1;
+                return None;
+            }
+            self.ring.push(key.clone());
         }
-        self.sweep(idle);
-        if self.map.len() >= self.cap {
-            self.refused += 1;
-            return None;
-        }
-        let (key, mut value) = (key.to_owned(), make());
-        let answer = act(&mut value);
-        self.ring.push(key.clone());
-        self.map.insert(key, value);
-        Some(answer)
+        Some(self.map.entry(key).or_insert_with(make))
     }
 
     fn get<Q>(&mut self, key: &Q) -> Option<&mut V>

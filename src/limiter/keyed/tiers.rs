@@ -29,6 +29,12 @@ pub(super) struct Tiers<K, A> {
 }
 
 impl<K, A> Tiers<K, A> {
+    /// The number of the next change: later ones are higher.
+    pub(super) fn next_change(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
+    }
+
     pub(super) fn new() -> Self {
         Self { quotas: Vec::new(), own: HashMap::new(), changes: 0 }
     }
@@ -57,15 +63,20 @@ impl<K: Hash + Eq, A> Tiers<K, A> {
                 return algorithm.as_ref().map(|algorithm| (*plan, algorithm));
             }
         }
+        if tier == Tier::EXEMPT {
+            return None;
+        }
         let of_tier = (tier.0 as usize).checked_sub(1).and_then(|index| self.quotas.get(index));
-        (tier != Tier::EXEMPT).then(|| (Plan::Tier(tier), of_tier.unwrap_or(default)))
+        Some(match of_tier {
+            Some(algorithm) => (Plan::Tier(tier), algorithm),
+            None => (Plan::Tier(Tier::DEFAULT), default),
+        })
     }
 
     /// Gives a key an algorithm of its own, or exempts it.
     pub(super) fn set_own(&mut self, key: K, algorithm: Option<A>) -> Plan {
-        self.changes += 1;
         let plan = match algorithm {
-            Some(_) => Plan::Own(self.changes),
+            Some(_) => Plan::Own(self.next_change()),
             None => Plan::Tier(Tier::EXEMPT),
         };
         self.own.insert(key, (plan, algorithm));

@@ -1,4 +1,4 @@
-use crate::algorithm::{Algorithm, Balance, Grant, When};
+use crate::algorithm::{Algorithm, Balance, Grant, When, start_late};
 use crate::limiter::door::{Door, Glance, Sealed, Stored};
 use crate::limiter::line::{Gate, Later};
 use crate::units::Timestamp;
@@ -15,6 +15,8 @@ pub(in crate::limiter) struct RateGate<A: Stored> {
     epoch: u32,
     /// When the state was last made new, and the epoch since: what was granted before is no part of it.
     reset: Option<(Timestamp, u32)>,
+    /// The number of the last change, where changes have numbers.
+    change: u64,
     /// The state there will be when all who wait have gone, if it is known: it saves walking the line again for each
     /// newcomer that must be told when it would go.
     walked: Option<Walk<A>>,
@@ -37,9 +39,9 @@ impl From<When> for Later {
 
 impl<A: Stored> RateGate<A> {
     pub(super) fn new(algorithm: A, now: Timestamp, unix_ns: u64, lends: bool) -> Self {
-        let mut state = algorithm.start(now, unix_ns);
-        let starts_full = algorithm.balance(&mut state, now).full == When::At(now);
-        Self { algorithm, state, lends, starts_full, epoch: 0, reset: None, walked: None }
+        let state = algorithm.start(now, unix_ns);
+        let starts_full = starts_full(&algorithm, now);
+        Self { algorithm, state, lends, starts_full, epoch: 0, reset: None, change: 0, walked: None }
     }
 
     pub(super) const fn algorithm(&self) -> &A {
@@ -57,7 +59,17 @@ impl<A: Stored> RateGate<A> {
     pub(super) fn change(&mut self, next: A, now: Timestamp) {
         self.walked = None;
         self.epoch = self.epoch.wrapping_add(1);
+        self.starts_full = starts_full(&next, now);
         self.algorithm.change(next, &mut self.state, now);
+    }
+
+    /// As [`change`](Self::change), unless a change with a higher number has come before it: changes that are made
+    /// outside of the lock under which they were decided may overtake each other.
+    pub(super) fn change_numbered(&mut self, number: u64, next: A, now: Timestamp) {
+        if number >= self.change {
+            self.change = number;
+            self.change(next, now);
+        }
     }
 
     /// Starts anew.
@@ -65,7 +77,7 @@ impl<A: Stored> RateGate<A> {
         self.walked = None;
         self.epoch = self.epoch.wrapping_add(1);
         self.reset = Some((now, self.epoch));
-        self.state = self.algorithm.start(now, unix_ns);
+        self.state = start_late(&self.algorithm, now, unix_ns);
     }
 
     /// What each of its limits promises, and what is left of it.
@@ -87,6 +99,12 @@ impl<A: Stored> RateGate<A> {
         }
         when
     }
+}
+
+/// Whether a new state has all of the capacity.
+fn starts_full<A: Algorithm>(algorithm: &A, now: Timestamp) -> bool {
+    let mut state = algorithm.start(now, now.as_ns());
+    algorithm.balance(&mut state, now).full == When::At(now)
 }
 
 impl<A: Stored> Gate for RateGate<A> {
@@ -181,9 +199,11 @@ impl<A: Stored> Gate for RateGate<A> {
     }
 
     fn give_back(&mut self, now: Timestamp, grant: Grant, units: u64) {
-        if self.reset.is_some_and(|(at, epoch)| grant.is_before(at, epoch)) {
-            return;
-        }
+        let grant = match self.reset {
+            Some((at, epoch)) if grant.at < at || (grant.at == at && grant.epoch < epoch) => return,
+            Some((_, epoch)) => grant.counted_from(epoch.wrapping_sub(1)),
+            None => grant,
+        };
         self.walked = None;
         self.algorithm.give_back(&mut self.state, now, grant, units);
     }
