@@ -65,8 +65,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("\nan administrator forgives:");
     if let Some(login) = rules.rule("login") {
-        println!("left for 127.0.0.1: {:?}", login.inspect(&["127.0.0.1"]).map(|now| now.remaining));
-        login.reset(&["127.0.0.1"]);
+        let client = login.key(&["127.0.0.1"])?;
+        println!("left for 127.0.0.1: {:?}", login.limit().snapshot(&client).map(|now| now.remaining));
+        login.limit().reset(&client);
     }
     logins(&client, &url).await?;
     Ok(())

@@ -23,10 +23,14 @@ pub use door::{Door, Locked, Stored, Word};
 pub use func::{LimiterFn, limiter_fn};
 #[cfg(feature = "governor")]
 pub use governor::{AcquireGovernor, GovernorPermit};
+#[cfg(feature = "rules")]
+pub(crate) use keyed::Later;
 pub use keyed::{AcquireKeyed, Census, HashStore, KeyState, Keyed, Store, Tier};
 pub use line::{Line, Order};
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub use observed::{AcquireObserved, Observed};
+#[cfg(all(feature = "rules", any(feature = "metrics", feature = "tracing")))]
+pub(crate) use observed::{Outcome, Watch};
 pub use rate::{
     AcquireRate, FixedWindow, RateBuilder, RateLimiter, RatePermit, SlidingCounter, SlidingWindow,
     TokenBucket,

@@ -26,7 +26,7 @@
 //! |---|---|---|
 //! | `name` | what refusals, fields and metrics call it; what its state is kept by over reloads | |
 //! | `route` | a pattern: `/users/{id}`, `/static/{*path}` | every route |
-//! | `methods` | the methods it applies to | all |
+//! | `methods` | the methods it applies to; `GET` is also `HEAD`, unless another rule names that | all |
 //! | `always` | it applies beside the most specific rule, not in its place | no |
 //! | `key` | `client_ip`, `method`, `route`, `path`, `host`, `bearer`, `header:NAME`; several together; `[]` for one limit that all share | `["client_ip"]` |
 //! | `missing` | a request without its key: counts by `client_ip`, is to `reject`, or is to `skip` | `client_ip` |
@@ -38,39 +38,40 @@
 //! | `percent` | the share of the keys it is enforced for | 100 |
 //! | `max_keys` | the most keys it keeps a state of | 100,000 |
 //! | `overrides` | quotas of single keys: `{ "203.0.113.7" = ["1000/min"] }` | |
-//! | `exempt` | keys that it does not apply to | |
+//! | `exempt` | keys that it does not apply to; networks too, where the key is `client_ip` | |
 //!
 //! Of the rules that match a request the most specific applies: the more specific route, then the one that names the
 //! method; two that cannot be told apart are an error. All that apply are taken together: none is spent when another
-//! refuses. A request under no rule passes: a rule without `route` is for all that have none of their own.
+//! refuses, and a request waits only where each rule that refuses it would wait for so long. A request under no rule passes: a rule without `route` is for all that have none of their own.
+//!
+//! The path that routes are matched with is the one the layer sees: on a router that is nested, without the prefix. The
+//! key `route` is the route that the framework matched ([`Route`](crate::http::Route)), not the rule's.
 
+mod acquire;
 mod build;
 mod config;
 mod error;
 mod key;
-mod priced;
 mod route;
-mod together;
 
+pub use acquire::{AcquireRules, RulesPermit};
 pub use config::RulesConfig;
 pub use error::{Problem, RulesError};
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::request::Parts;
 use arc_swap::ArcSwap;
 
-use crate::decision::{Ask, Denied, Error, Snapshot, Standing};
-use crate::http::{HttpLayer, Secret};
-use crate::limiter::{BoxAcquire, BoxLimiter, BoxPermit, Census, Limiter};
+use crate::algorithm::{Any, Joint};
+use crate::decision::{Ask, Denied, Standing};
+use crate::http::{Fingerprint, HttpLayer, Secret};
+use crate::limiter::{Census, Found, KeyOf, Keyed, Later, Limiter};
 use crate::sync::Mutex;
-use crate::units::Cost;
+use acquire::Asked;
 use build::{Rule, Set};
 
 /// Rules that run. A cheap handle: clones share the rules and their state.
@@ -93,29 +94,42 @@ impl Rules {
     ///
     /// # Errors
     /// What is wrong, and where.
-    // By value, as `reload` takes it: what has been read is used up.
-    #[allow(clippy::needless_pass_by_value, reason = "what has been read is used up")]
     pub fn new(config: RulesConfig) -> Result<Self, RulesError> {
-        let secret = Secret::of_process();
+        Self::with_secret(config, Secret::of_process())
+    }
+
+    /// Rules whose keys are kept as fingerprints by `secret`: with one secret, a share of the keys is the same share
+    /// in every process.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    #[allow(clippy::needless_pass_by_value, reason = "what has been read is used up")]
+    pub fn with_secret(config: RulesConfig, secret: Secret) -> Result<Self, RulesError> {
         let (set, changes) = Set::build(&config, None, secret)?;
-        changes.into_iter().for_each(build::Change::make);
+        changes.into_iter().flat_map(build::Change::decide).for_each(Later::make);
         let shared = Shared { set: ArcSwap::from_pointee(set), secret, reload: Mutex::new(()) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Goes on as `config` says, from now on. A rule goes on with what its keys have spent if one of its name was there
-    /// before with the same key, algorithm and `max_keys`; its quotas, mode, price, route, overrides and the rest may
-    /// differ. Those that wait are served by the quotas there are now.
+    /// just before with the same key, algorithm and `max_keys`; its quotas, mode, price, route, overrides and the rest
+    /// may differ. Those that wait are served by the quotas there are now; under a rule that is gone, or does not go
+    /// on, they wait on as they were.
     ///
     /// # Errors
     /// What is wrong, and where; nothing has changed then.
     #[allow(clippy::needless_pass_by_value, reason = "what has been read is used up")]
     pub fn reload(&self, config: RulesConfig) -> Result<(), RulesError> {
-        let _one = self.shared.reload.lock();
-        let before = self.shared.set.load_full();
-        let (set, changes) = Set::build(&config, Some(&before), self.shared.secret)?;
-        self.shared.set.store(Arc::new(set));
-        changes.into_iter().for_each(build::Change::make);
+        let later: Vec<_> = {
+            let _one = self.shared.reload.lock();
+            let before = self.shared.set.load_full();
+            let (set, changes) = Set::build(&config, Some(&before), self.shared.secret)?;
+            let later = changes.into_iter().flat_map(build::Change::decide).collect();
+            self.shared.set.store(Arc::new(set));
+            later
+        };
+        // Outside the lock: it wakes those who wait.
+        later.into_iter().for_each(Later::make);
         Ok(())
     }
 
@@ -132,13 +146,6 @@ impl Rules {
         let index = set.rules.iter().position(|rule| rule.name.as_str() == name)?;
         Some(RuleHandle { set, index })
     }
-
-    /// What applies to `request`, as one limiter.
-    fn limiter(&self, request: &Parts) -> Option<BoxLimiter<Parts>> {
-        let set = self.shared.set.load();
-        let limiters = set.matching(request).map(|rule| rule.limiter.clone());
-        limiters.reduce(together::both)
-    }
 }
 
 impl fmt::Debug for Rules {
@@ -149,17 +156,38 @@ impl fmt::Debug for Rules {
 }
 
 impl Limiter<Parts> for Rules {
-    type Permit = Option<BoxPermit>;
+    type Permit = RulesPermit;
     type Fault = Infallible;
     type Acquire = AcquireRules;
 
     fn acquire(&self, request: &Parts, ask: Ask) -> AcquireRules {
-        AcquireRules(self.limiter(request).map(|limiter| limiter.acquire(request, ask)))
+        let set = self.shared.set.load_full();
+        let (mut asked, mut rejected) = (Vec::new(), None);
+        for index in set.matching(request) {
+            let rule = &set.rules[index];
+            match rule.key.key_of(request) {
+                Found::Key(key) => {
+                    asked.push(Asked { rule: index, enforced: rule.is_enforced(&key), key });
+                }
+                Found::Skip => {}
+                Found::Reject(reason) => {
+                    rejected = Some((index, Denied::new(reason).by(Some(rule.name.clone()))));
+                }
+            }
+        }
+        AcquireRules::new(set, ask, asked, rejected)
     }
 
     fn report(&self, request: &Parts, visit: &mut dyn FnMut(&Standing)) {
         let set = self.shared.set.load_full();
-        set.matching(request).for_each(|rule| rule.limiter.report(request, visit));
+        for rule in set.matching(request).into_iter().map(|index| &set.rules[index]) {
+            if let Found::Key(key) = rule.key.key_of(request) {
+                let enforced = rule.is_enforced(&key);
+                rule.keyed.report(&key, &mut |standing| {
+                    visit(&Standing { enforced: enforced && standing.enforced, ..standing.clone() });
+                });
+            }
+        }
     }
 
     fn census(&self) -> Option<Census> {
@@ -169,24 +197,19 @@ impl Limiter<Parts> for Rules {
     }
 }
 
-/// The wait for the permits of all rules that apply; without any it is over at once. Cancel-safe.
-#[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
-pub struct AcquireRules(Option<BoxAcquire>);
-
-impl Future for AcquireRules {
-    type Output = Result<Option<BoxPermit>, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Some(acquire) => Pin::new(acquire).poll(cx).map_ok(Some),
-            None => Poll::Ready(Ok(None)),
-        }
-    }
-}
-
-/// A rule in the hands of an administrator. Keys are named by their parts, in the order of the rule's `key`: an
-/// address, a header's value.
+/// A rule in the hands of an administrator, as it stands when it is taken: take it anew after a reload.
+///
+/// ```
+/// # use tollgate::rules::Rules;
+/// # let rules = Rules::new(toml::from_str("[[rules]]\nname = \"api\"\nquotas = [\"5/min\"]")?)?;
+/// if let Some(api) = rules.rule("api") {
+///     let client = api.key(&["203.0.113.7"])?;
+///     api.limit().penalise(&client, 3)?;
+///     assert_eq!(api.limit().snapshot(&client).map(|now| now.remaining), Some(2));
+///     api.limit().reset(&client);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub struct RuleHandle {
     set: Arc<Set>,
@@ -198,29 +221,26 @@ impl RuleHandle {
         &self.set.rules[self.index]
     }
 
-    /// How a key stands; `None` if it has no state, as a new one.
-    #[must_use]
-    pub fn inspect(&self, key: &[&str]) -> Option<Snapshot> {
-        self.rule().keyed.snapshot(&self.rule().key.named(key))
-    }
-
-    /// Lets a key start anew.
-    pub fn reset(&self, key: &[&str]) {
-        self.rule().keyed.reset(&self.rule().key.named(key));
-    }
-
-    /// Takes `cost` of a key whether it has it or not.
+    /// The key with these parts, in the order of the rule's `key`: an address, a header's value.
     ///
     /// # Errors
-    /// [`Reason::TooManyKeys`](crate::Reason::TooManyKeys): the key is new and no other can be dropped.
-    pub fn penalise(&self, key: &[&str], cost: impl Into<Cost>) -> Result<(), Denied> {
-        self.rule().keyed.penalise(&self.rule().key.named(key), cost)
+    /// Another number of parts than the key has, or a text that no request could have.
+    pub fn key(&self, parts: &[&str]) -> Result<Fingerprint, Problem> {
+        self.rule().key.named(parts)
     }
 
-    /// How many keys there are.
+    /// The key of a client whose requests lack the rule's key and count by its address.
+    ///
+    /// # Errors
+    /// The text is no client's address.
+    pub fn fallback_key(&self, client: &str) -> Result<Fingerprint, Problem> {
+        self.rule().key.fallback(client)
+    }
+
+    /// The limit of each key: to look at, to reset, to penalise. What it does to quotas lasts until the next reload.
     #[must_use]
-    pub fn census(&self) -> Census {
-        self.rule().keyed.census()
+    pub fn limit(&self) -> &Keyed<Fingerprint, Joint<Any>> {
+        &self.rule().keyed
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rules from configuration: which applies, what it keeps over a reload, and what is said of bad ones.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -298,10 +299,14 @@ fn what_is_wrong_is_said_with_its_place() {
         "{place} {problem}"
     );
     let (place, problem) =
-        wrong(&rule("algorithm = \"sliding_window\"\noverrides = { x = [\"5/s burst 9\"] }"));
-    assert!(place == "rules[0] \"a\": overrides.\"x\"[0]" && matches!(problem, Problem::Quota(_)), "{place}");
+        wrong(&rule("algorithm = \"sliding_window\"\noverrides = { \"10.0.0.1\" = [\"5/s burst 9\"] }"));
+    assert!(
+        place == "rules[0] \"a\": overrides.\"10.0.0.1\"[0]" && matches!(problem, Problem::Quota(_)),
+        "{place}"
+    );
     let (place, problem) = wrong(&rule("key = [\"host\", \"method\"]\nexempt = [\"x\"]"));
-    assert_eq!((place.as_str(), problem), ("rules[0] \"a\": overrides", Problem::KeyHasParts));
+    let parts = Problem::KeyParts { has: 2, given: 1 };
+    assert_eq!((place.as_str(), problem), ("rules[0] \"a\": exempt[0]", parts));
     let (place, problem) = wrong("[client_ip]\nsource = \"x-forwarded-for\"\ntrusted = [\"0.0.0.0/0\"]");
     assert!(place == "client_ip" && matches!(problem, Problem::Trust(_)), "{place} {problem}");
     let (place, problem) = wrong("[client_ip]\nhops = 1");
@@ -319,20 +324,254 @@ async fn an_administrator_sees_and_changes_keys() {
     let rules = rules("[[rules]]\nname = \"api\"\nquotas = [\"5/h\"]");
     let api = rules.rule("api").unwrap();
     assert!(rules.rule("apu").is_none());
-    assert!(api.inspect(&[PEER]).is_none());
+    let client = api.key(&[PEER]).unwrap();
+    assert!(api.limit().snapshot(&client).is_none());
     let calls = call(&rules, "GET", "/");
     assert_eq!(admitted(&calls, 2).await, 2);
-    assert_eq!(api.inspect(&[PEER]).unwrap().remaining, 3);
-    api.penalise(&[PEER], 10).unwrap();
-    assert_eq!(api.inspect(&[PEER]).unwrap().debt, 7);
+    assert_eq!(api.limit().snapshot(&client).unwrap().remaining, 3);
+    api.limit().penalise(&client, 10).unwrap();
+    assert_eq!(api.limit().snapshot(&client).unwrap().debt, 7);
     assert_eq!(admitted(&calls, 9).await, 0);
-    api.reset(&[PEER]);
+    api.limit().reset(&client);
     assert_eq!(admitted(&calls, 9).await, 5);
-    assert_eq!(api.census().keys, 1);
+    assert_eq!(api.limit().census().keys, 1);
     // An address of a network counts as the network's.
     let v6 = Call { peer: "2001:db8::1", ..call(&rules, "GET", "/") };
     v6.send().await;
-    assert_eq!(api.inspect(&["2001:db8::ffff"]).unwrap().remaining, 4);
+    for text in ["2001:db8::ffff", "2001:DB8::/64", "2001:db8::1/128"] {
+        let client = api.key(&[text]).unwrap();
+        assert_eq!(api.limit().snapshot(&client).unwrap().remaining, 4, "{text}");
+    }
+    assert!(matches!(api.key(&["2001:db8::/48"]), Err(Problem::NoSuchKey(..))), "several clients");
+    assert_eq!(api.key(&[]), Err(Problem::KeyParts { has: 1, given: 0 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_count_by_the_fallback_have_a_name_too() {
+    let rules = rules("[[rules]]\nname = \"api\"\nkey = [\"header:x-api-key\"]\nquotas = [\"5/h\"]");
+    call(&rules, "GET", "/").send().await;
+    let api = rules.rule("api").unwrap();
+    let client = api.fallback_key(PEER).unwrap();
+    assert_eq!(api.limit().snapshot(&client).unwrap().remaining, 4);
+    assert!(api.fallback_key("nobody").is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_comes_under_the_rule_of_get_unless_another_names_it() {
+    let text = "[[rules]]\nname = \"get\"\nmethods = [\"GET\", \"GET\"]\nquotas = [\"3/h\"]\n";
+    let both = rules(text);
+    assert_eq!(admitted(&call(&both, "HEAD", "/"), 9).await, 3);
+    assert_eq!(admitted(&call(&both, "GET", "/"), 9).await, 0);
+    let apart =
+        rules(&(text.to_owned() + "[[rules]]\nname = \"head\"\nmethods = [\"HEAD\"]\nquotas = [\"1/h\"]"));
+    assert_eq!(admitted(&call(&apart, "HEAD", "/"), 9).await, 1);
+    assert_eq!(admitted(&call(&apart, "GET", "/"), 9).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_match_however_they_are_written() {
+    let rule = |route: &str| format!("[[rules]]\nname = \"a\"\nroute = \"{route}\"\nquotas = [\"1/h\"]");
+    let pairs = [
+        ("/%7Euser", "/~user"),
+        ("/~user", "/%7euser"),
+        ("/a%2fb", "/a%2Fb"),
+        ("/café", "/caf%C3%A9"),
+        ("/{id}/x", "/7/x"),
+    ];
+    for (route, path) in pairs {
+        assert_eq!(admitted(&call(&rules(&rule(route)), "GET", path), 3).await, 1, "{route} {path}");
+    }
+    for route in ["login", "", "*", "/login?x=1", "/a#b", "POST /login", "https://x/login", "{*x}", "/a b"] {
+        let (place, problem) = wrong(&rule(route));
+        assert!(
+            place.ends_with("route") && matches!(problem, Problem::Route(_)),
+            "{route} {place} {problem}"
+        );
+    }
+    // What parameters are called tells no routes apart, and hides no method.
+    let rules = rules(
+        "[[rules]]\nname = \"all\"\nroute = \"/u/{id}\"\nquotas = [\"9/h\"]\n[[rules]]\nname = \"get\"\nroute = \"/u/{name}\"\nmethods = [\"GET\"]\nquotas = [\"1/h\"]",
+    );
+    assert_eq!(admitted(&call(&rules, "GET", "/u/7"), 9).await, 1);
+    assert_eq!(admitted(&call(&rules, "PUT", "/u/7"), 20).await, 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn single_keys_are_meant_however_they_are_written() {
+    let rule = |key: &str, more: &str| {
+        format!("[[rules]]\nname = \"a\"\nkey = [\"{key}\"]\nquotas = [\"1/h\"]\n{more}")
+    };
+    let exempt = |key: &str, text: &str| rules(&rule(key, &format!("exempt = [\"{text}\"]")));
+    for (text, passes) in [(PEER, 3), ("203.0.113.7/32", 3), ("203.0.0.0/16", 3), ("10.0.0.0/8", 1)] {
+        assert_eq!(admitted(&call(&exempt("client_ip", text), "GET", "/"), 3).await, passes, "{text}");
+    }
+    let with_host = exempt("host", "Example.COM:8080");
+    let asked = Call { headers: &[("host", "example.com")], ..call(&with_host, "GET", "/") };
+    assert_eq!(admitted(&asked, 3).await, 3);
+    assert_eq!(admitted(&call(&exempt("path", "/%7Ea"), "GET", "/~a"), 3).await, 3);
+    for (key, text) in [("client_ip", "nobody"), ("method", "get"), ("path", "a"), ("client_ip", "")] {
+        let (place, problem) = wrong(&rule(key, &format!("exempt = [\"{text}\"]")));
+        assert!(
+            place.ends_with("exempt[0]") && matches!(problem, Problem::NoSuchKey(..)),
+            "{place} {problem}"
+        );
+    }
+    let (place, problem) = wrong(&rule("client_ip", "overrides = { \"10.0.0.0/8\" = [\"2/h\"] }"));
+    assert!(place.contains("overrides") && matches!(problem, Problem::NoSuchKey(..)), "{place} {problem}");
+    let (_, problem) = wrong(&rule("host", "overrides = { a = [\"2/h\"], A = [\"3/h\"] }"));
+    assert!(matches!(problem, Problem::KeyTwice(_)), "{problem}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_rules_are_asked_once_each() {
+    let mut text = String::new();
+    for n in 0..40 {
+        writeln!(text, "[[rules]]\nname = \"r{n}\"\nalways = true\nquotas = [\"{}/h\"]", 3 + n).unwrap();
+    }
+    let rules = rules(&text);
+    assert_eq!(admitted(&call(&rules, "GET", "/"), 9).await, 3);
+    let r39 = rules.rule("r39").unwrap();
+    assert_eq!(r39.limit().snapshot(&r39.key(&[PEER]).unwrap()).unwrap().remaining, 39, "all or none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_would_not_wait_refuses_at_once_beside_one_that_would() {
+    let rules = rules(
+        r#"
+        [[rules]]
+        name = "slow"
+        always = true
+        wait = "1min"
+        quotas = ["1 per 10s"]
+        [[rules]]
+        name = "strict"
+        quotas = ["1 per 5s"]
+        "#,
+    );
+    let calls = call(&rules, "GET", "/");
+    assert_eq!(admitted(&calls, 1).await, 1);
+    let started = tokio::time::Instant::now();
+    let refused = calls.send().await;
+    assert_eq!((refused.status(), started.elapsed()), (StatusCode::TOO_MANY_REQUESTS, Duration::ZERO));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(calls.send().await.status(), StatusCode::OK);
+    assert_eq!(started.elapsed(), Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn costs_are_settled_in_the_price_of_each_rule() {
+    use tollgate::http::Settle;
+    let rules = rules(
+        "[[rules]]\nname = \"dear\"\nquotas = [\"20/h\"]\ncost = 5\n[[rules]]\nname = \"all\"\nalways = true\nquotas = [\"20/h\"]",
+    );
+    let service =
+        service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+    let layer = rules.layer().settle_with(|_| Settle::Cost(2.into()));
+    let mut request = Request::new(());
+    request.extensions_mut().insert(PeerAddr::from(SocketAddr::new(PEER.parse().unwrap(), 1)));
+    let _ = layer.layer(service).oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+    for (name, left) in [("dear", 10), ("all", 18)] {
+        let rule = rules.rule(name).unwrap();
+        assert_eq!(rule.limit().snapshot(&rule.key(&[PEER]).unwrap()).unwrap().remaining, left, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_keeps_what_was_spent_whatever_else_it_changes() {
+    let first = "[[rules]]\nname = \"a\"\nkey = [\"header:x\"]\nquotas = [\"4/h\"]\n";
+    let rules = rules(first);
+    let calls = Call { headers: &[("x", "1")], ..call(&rules, "GET", "/") };
+    assert_eq!(admitted(&calls, 3).await, 3);
+    for text in [
+        first.to_owned() + "missing = \"reject\"",
+        "[client_ip]\nsource = \"x-forwarded-for\"\ntrusted = [\"10.0.0.0/8\"]\n".to_owned() + first,
+        first.replace("header:x", "header:X"),
+        first.to_owned() + "max_keys = 100000\nmode = \"shadow\"",
+        "[[rules]]\nname = \"b\"\nroute = \"/b\"\nquotas = [\"1/s\"]\n".to_owned() + first,
+        first.to_owned() + "wait = \"1s\"\nmethods = [\"POST\", \"GET\"]\nroute = \"/{*all}\"\npercent = 100",
+    ] {
+        rules.reload(toml::from_str(&text).unwrap()).unwrap();
+        let rule = rules.rule("a").unwrap();
+        let left = rule.limit().snapshot(&rule.key(&["1"]).unwrap()).unwrap().remaining;
+        assert_eq!(left, 1, "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_override_reaches_those_who_wait() {
+    let text = |more: &str| format!("[[rules]]\nname = \"a\"\nwait = \"1h\"\nquotas = [\"100/s\"]\n{more}");
+    let rules = rules(&text(&format!("overrides = {{ \"{PEER}\" = [\"1/h\"] }}")));
+    let calls = call(&rules, "GET", "/");
+    calls.send().await;
+    let started = tokio::time::Instant::now();
+    let (waited, ()) = tokio::join!(calls.send(), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rules.reload(toml::from_str(&text("")).unwrap()).unwrap();
+    });
+    assert_eq!(waited.status(), StatusCode::OK);
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_given_up_gives_back_what_it_holds() {
+    let rules = rules(
+        "[[rules]]\nname = \"a\"\nwait = \"1h\"\nquotas = [\"1/h\"]\n[[rules]]\nname = \"all\"\nalways = true\nwait = \"1h\"\nquotas = [\"9/h\"]",
+    );
+    let calls = call(&rules, "GET", "/");
+    calls.send().await;
+    let left = |name| {
+        let rule = rules.rule(name).unwrap();
+        rule.limit().snapshot(&rule.key(&[PEER]).unwrap()).unwrap()
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(1), calls.send()).await.is_err());
+    assert_eq!((left("a").waiting, left("all").waiting), (0, 0));
+    assert_eq!(left("all").remaining, 8);
+}
+
+#[test]
+fn metrics_count_requests_and_not_tries() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let rules = rules("[[rules]]\nname = \"slow\"\nwait = \"1min\"\nquotas = [\"1 per 10s\"]\n[[rules]]\nname = \"free\"\nalways = true\nquotas = [\"9/h\"]");
+            assert_eq!(admitted(&call(&rules, "GET", "/"), 2).await, 2);
+        });
+    });
+    let mut counted = std::collections::BTreeMap::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let limit = key.key().labels().next().map(|label| label.value().to_owned());
+        if let metrics_util::debugging::DebugValue::Counter(count) = value {
+            counted.insert(format!("{} {}", key.key().name(), limit.unwrap_or_default()), count);
+        }
+    }
+    assert_eq!(counted["tollgate_admitted_total slow"], 2);
+    assert_eq!(counted["tollgate_admitted_total free"], 2);
+    assert!(!counted.keys().any(|name| name.starts_with("tollgate_refused_total")), "{counted:?}");
+}
+
+#[test]
+fn rules_that_cannot_be_meant_do_not_start() {
+    let rule = |more: &str| format!("[[rules]]\nname = \"a\"\nquotas = [\"5/s\"]\n{more}\n");
+    for (more, field) in [
+        ("cost = 6", "cost"),
+        ("cost = 0", "cost"),
+        ("percent = 150", "percent"),
+        ("percent = 0", "percent"),
+        ("percent = 5\nmode = \"shadow\"", "percent"),
+        ("max_keys = 0", "max_keys"),
+    ] {
+        let (place, problem) = wrong(&rule(more));
+        assert!(
+            place.ends_with(field) && matches!(problem, Problem::Pointless(_)),
+            "{more}: {place} {problem}"
+        );
+    }
+    let (place, problem) = wrong("[[rules]]\nname = \"a\"\nquotas = []");
+    assert!(place.ends_with("quotas") && matches!(problem, Problem::Quota(_)), "{place} {problem}");
+    let (place, problem) = wrong(&rule("overrides = { \"10.0.0.1\" = [\"1/s\"] }\nexempt = [\"10.0.0.1\"]"));
+    assert!(place.ends_with("exempt[0]") && matches!(problem, Problem::KeyTwice(_)), "{place} {problem}");
 }
 
 #[test]

@@ -129,8 +129,9 @@ where
                     this.stage.as_mut().project_replace(Stage::Running { response, held, tell: Some(tell) });
                 }
                 StageProjected::Running { response, held, tell } => {
-                    let response = ready!(response.poll(cx))?;
+                    let response = ready!(response.poll(cx));
                     let mut held = held.take().expect("a response was polled after it was ready");
+                    let response = response?;
                     let (mut parts, body) = response.into_parts();
                     if let Some(settle) = &options.settle {
                         held.settle = settle(&parts);

@@ -68,20 +68,13 @@ impl Method {
     /// The method as text, `"other"` for those that HTTP does not define.
     #[must_use]
     pub fn of(parts: &Parts) -> &'static str {
-        use ::http::Method as M;
-        let known = [
-            (M::GET, "GET"),
-            (M::POST, "POST"),
-            (M::PUT, "PUT"),
-            (M::DELETE, "DELETE"),
-            (M::HEAD, "HEAD"),
-            (M::OPTIONS, "OPTIONS"),
-            (M::PATCH, "PATCH"),
-            (M::CONNECT, "CONNECT"),
-            (M::TRACE, "TRACE"),
-        ];
-        known.iter().find(|(method, _)| *method == parts.method).map_or("other", |(_, name)| name)
+        let name = parts.method.as_str();
+        Self::KNOWN.iter().find(|known| **known == name).copied().unwrap_or("other")
     }
+
+    /// The methods that HTTP defines.
+    pub(crate) const KNOWN: [&'static str; 9] =
+        ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
 }
 
 impl KeyOf<Parts> for Method {

@@ -20,6 +20,9 @@ use crate::units::Cost;
 /// the longer wait before the shorter, and last for what others must release: no slot is held by an ask that waits for
 /// a rate.
 ///
+/// An ask of a pair is two asks of each side, and so on down: put a handful of limits together so, and several windows
+/// of one subject by [`RateLimiter::all`](crate::RateLimiter::all).
+///
 /// Two concurrency limits that several compositions share must stand in the same order in all of them: as with locks,
 /// opposite orders can wait for each other.
 ///

@@ -6,6 +6,7 @@ mod store;
 mod tiers;
 
 pub use acquire::AcquireKeyed;
+pub(crate) use admin::Later;
 pub use store::{Census, HashStore, Store};
 pub use tiers::Tier;
 
@@ -85,6 +86,9 @@ enum Way<A: Stored, C: Clock> {
     /// It found no room, and shares the overflow with all such.
     Shared(RateLimiter<A, C>),
 }
+
+/// What a key is to do, and what is to be done for it first.
+type Looked<A, C> = (Way<A, C>, Option<Later<A, C>>);
 
 impl<K, A, C> Keyed<K, A, C>
 where
@@ -167,22 +171,35 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
+        let (way, later) = self.look(key)?;
+        if let Some(later) = later {
+            later.make();
+        }
+        Some(way)
+    }
+
+    /// The same, and the change that brings its state under the plan it has now.
+    fn look<Q>(&self, key: &Q) -> Option<Looked<A, C>>
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
         // The tier's function and what a change wakes are not ours: both outside the lock.
         let tier = self.shared.options.tier_of(|tier_by| tier_by(&key.to_owned()));
         let mut keys = self.shared.keys.lock();
         let Keys { template, tiers, store } = &mut *keys;
         let Some((plan, algorithm)) = tiers.plan(key, tier, &template.algorithm) else {
-            return Some(Way::Exempt);
+            return Some((Way::Exempt, None));
         };
         let state = store.get(key)?;
         let limiter = state.limiter.clone();
-        if state.plan != plan {
-            state.plan = plan;
-            let (algorithm, change) = (algorithm.clone(), tiers.next_change());
-            drop(keys);
-            limiter.change_numbered(change, algorithm);
+        if state.plan == plan {
+            return Some((Way::Limited(limiter), None));
         }
-        Some(Way::Limited(limiter))
+        state.plan = plan;
+        let next = algorithm.clone();
+        let later = Later { limiters: vec![limiter.clone()], change: tiers.next_change(), next };
+        Some((Way::Limited(limiter), Some(later)))
     }
 
     /// Makes a state for a key, if there is room.

@@ -53,7 +53,7 @@ impl<L: Clone> Clone for Observed<L> {
 }
 
 impl<L> Observed<L> {
-    pub(crate) fn new(limiter: L, name: Name) -> Self {
+    pub(super) fn new(limiter: L, name: Name) -> Self {
         Self { limiter, watch: Arc::new(Watch::new(name)) }
     }
 
@@ -70,7 +70,7 @@ impl<L> Observed<L> {
     not(all(feature = "metrics", feature = "tracing")),
     allow(dead_code, reason = "each of the two features reads its part")
 )]
-struct Watch {
+pub(crate) struct Watch {
     name: Name,
     clock: DefaultClock,
     refusals: Sample,
@@ -83,19 +83,19 @@ struct Watch {
     not(all(feature = "metrics", feature = "tracing")),
     allow(dead_code, reason = "each of the two features reads its part")
 )]
-enum Outcome<'a> {
+pub(crate) enum Outcome<'a> {
     Admitted { near: bool, waited: Option<Duration>, shadowed: Option<&'a Denied> },
     Refused(&'a Denied),
     Fault,
 }
 
 impl Watch {
-    fn new(name: Name) -> Self {
+    pub(crate) fn new(name: Name) -> Self {
         let (refusals, faults, census) = (Sample::default(), Sample::default(), Sample::default());
         Self { name, clock: DefaultClock::default(), refusals, faults, census }
     }
 
-    fn record(&self, outcome: &Outcome<'_>) {
+    pub(crate) fn record(&self, outcome: &Outcome<'_>) {
         #[cfg(feature = "metrics")]
         meters::count(&self.name, outcome);
         #[cfg(feature = "tracing")]
@@ -115,7 +115,7 @@ impl Watch {
     }
 
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "only meters count keys"))]
-    fn count_keys(&self, census: impl FnOnce() -> Option<Census>) {
+    pub(crate) fn count_keys(&self, census: impl FnOnce() -> Option<Census>) {
         #[cfg(feature = "metrics")]
         if self.census.due(self.clock.now()).is_some() {
             if let Some(census) = census() {

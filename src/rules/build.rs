@@ -6,14 +6,18 @@ use std::time::Duration;
 use ::http::request::Parts;
 use ::http::{HeaderName, Method};
 
-use super::config::{ClientIpConfig, Kind, Missing, Mode, RuleConfig, RulesConfig};
+use super::acquire::GrantedPart;
+use super::config::{ClientIpConfig, Kind, Mode, RuleConfig, RulesConfig};
 use super::error::{Problem, RulesError};
 use super::key::RuleKey;
-use super::priced::Priced;
 use super::route::{Misplaced, Scope, Table};
-use crate::algorithm::{Any, Joint};
+use crate::algorithm::{Algorithm, Any, Joint};
+use crate::clock::DefaultClock;
+use crate::decision::Denied;
 use crate::http::{ClientIp, Fingerprint, Secret, Source};
-use crate::limiter::{BoxLimiter, Keyed, LimiterExt, RateLimiter, Share, Tier};
+use crate::limiter::{Enforced, Keyed, Later, RateLimiter, Share, Tier};
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use crate::limiter::{Outcome, Watch};
 use crate::units::{Cost, Name, Quota, Window};
 
 /// The limit of a rule, for each of its keys.
@@ -31,20 +35,64 @@ pub(super) struct Rule {
     pub(super) name: Name,
     pub(super) key: RuleKey,
     pub(super) keyed: RuleLimit,
-    /// What requests are put to: the limit, by its key, on trial or not, at the rule's price.
-    pub(super) limiter: BoxLimiter<Parts>,
+    pub(super) cost: Cost,
+    pub(super) wait: Duration,
+    trial: Trial,
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    watch: Watch,
     identity: Identity,
-    own: HashMap<Fingerprint, Option<Joint<Any>>>,
+    own: Own,
 }
 
-/// What a rule must have in common with the one of its name before it to go on with its state.
+type Own = HashMap<Fingerprint, Option<Joint<Any>>>;
+
+/// For which keys a rule is in earnest.
+#[derive(Clone, Copy)]
+enum Trial {
+    All,
+    Nobody,
+    Share(Share),
+}
+
+impl Rule {
+    pub(super) fn is_enforced(&self, key: &Fingerprint) -> bool {
+        match self.trial {
+            Trial::All => true,
+            Trial::Nobody => false,
+            Trial::Share(share) => share.is_enforced(key),
+        }
+    }
+
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    pub(super) fn admitted(&self, part: &GrantedPart, waited: Option<Duration>) {
+        let mut near = false;
+        if cfg!(feature = "metrics") {
+            part.report(&mut |standing| near |= standing.is_near());
+        }
+        self.watch.count_keys(|| Some(self.keyed.census()));
+        self.watch.record(&Outcome::Admitted { near, waited, shadowed: part.shadowed.as_ref() });
+    }
+
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    pub(super) fn refused(&self, denied: &Denied) {
+        self.watch.count_keys(|| Some(self.keyed.census()));
+        self.watch.record(&Outcome::Refused(denied));
+    }
+
+    #[cfg(not(any(feature = "metrics", feature = "tracing")))]
+    pub(super) fn admitted(&self, _part: &GrantedPart, _waited: Option<Duration>) {}
+
+    #[cfg(not(any(feature = "metrics", feature = "tracing")))]
+    pub(super) fn refused(&self, _denied: &Denied) {}
+}
+
+/// What a rule must have in common with the one of its name before it to go on with its state. What a client's address
+/// is may change: the addresses mean the same.
 #[derive(Clone, PartialEq)]
 struct Identity {
     key: Vec<String>,
-    missing: Missing,
-    client_ip: ClientIpConfig,
     kind: Kind,
-    max_keys: Option<usize>,
+    max_keys: usize,
 }
 
 /// A change that is still to be made to a limit that goes on.
@@ -52,19 +100,21 @@ pub(super) struct Change {
     keyed: RuleLimit,
     algorithm: Joint<Any>,
     forget: Vec<Fingerprint>,
-    own: HashMap<Fingerprint, Option<Joint<Any>>>,
+    own: Own,
 }
 
 impl Change {
-    pub(super) fn make(self) {
-        self.keyed.change_tier(Tier::DEFAULT, &self.algorithm);
-        self.forget.iter().for_each(|key| self.keyed.forget_quota_of(key));
+    /// Decides it: from now on newcomers come under it. What is returned brings those there are under it.
+    pub(super) fn decide(self) -> Vec<Later<Joint<Any>, DefaultClock>> {
+        let mut later = vec![self.keyed.change_tier_later(Tier::DEFAULT, &self.algorithm)];
+        later.extend(self.forget.iter().filter_map(|key| self.keyed.forget_later(key)));
         for (key, own) in self.own {
             match own {
-                Some(algorithm) => self.keyed.change_of(key, algorithm),
+                Some(algorithm) => later.push(self.keyed.change_of_later(key, algorithm)),
                 None => self.keyed.exempt(key),
             }
         }
+        later
     }
 }
 
@@ -86,8 +136,8 @@ impl Set {
                 return Err(RulesError::new(at("name"), Problem::NameTaken));
             }
             let old = before.and_then(|before| before.rules.iter().find(|old| old.name == name));
-            let (rule_built, change) = Building { config: rule, all: config, client_ip: &client_ip, secret }
-                .build(name, old, &at)?;
+            let (rule_built, change) =
+                Building { config: rule, client_ip: &client_ip, secret }.build(name, old, &at)?;
             changes.push(change);
             rules.push(rule_built);
             methods.push(read_methods(rule, &at)?);
@@ -122,14 +172,14 @@ impl Set {
     }
 
     /// The rules a request comes under, those that always apply first.
-    pub(super) fn matching(&self, request: &Parts) -> impl Iterator<Item = &Rule> {
+    pub(super) fn matching(&self, request: &Parts) -> Vec<usize> {
         let path = request.uri.path();
         // An escape that says no more than a letter must not lead around a rule.
-        let normal = path.contains('%').then(|| crate::http::Path::new().normal(path));
-        let normal = normal.as_deref().and_then(|path| std::str::from_utf8(path).ok()).unwrap_or(path);
+        let is_plain = path.bytes().all(|byte| byte.is_ascii() && byte != b'%');
+        let normal = if is_plain { None } else { Some(crate::http::Path::new().normal(path)) };
+        let path = normal.as_deref().unwrap_or(path);
         let tables = self.always.iter().chain([&self.specific]);
-        let found: Vec<usize> = tables.filter_map(|table| table.find(&request.method, normal)).collect();
-        found.into_iter().map(|index| &self.rules[index])
+        tables.filter_map(|table| table.find(&request.method, path)).collect()
     }
 }
 
@@ -144,7 +194,14 @@ fn read_methods(rule: &RuleConfig, at: &dyn Fn(&str) -> String) -> Result<Vec<Me
         let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| is_one);
         method.ok_or_else(|| RulesError::new(at(&format!("methods[{n}]")), Problem::Method(text.clone())))
     };
-    rule.methods.iter().enumerate().map(read).collect()
+    let mut methods = rule.methods.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
+    let mut seen = Vec::new();
+    methods.retain(|method| {
+        let is_new = !seen.contains(method);
+        seen.push(method.clone());
+        is_new
+    });
+    Ok(methods)
 }
 
 fn client_ip(config: &ClientIpConfig) -> Result<ClientIp, Problem> {
@@ -181,7 +238,6 @@ fn client_ip(config: &ClientIpConfig) -> Result<ClientIp, Problem> {
 /// One rule, being built.
 struct Building<'a> {
     config: &'a RuleConfig,
-    all: &'a RulesConfig,
     client_ip: &'a ClientIp,
     secret: Secret,
 }
@@ -195,96 +251,99 @@ impl Building<'_> {
     ) -> Result<(Rule, Change), RulesError> {
         let config = self.config;
         let parts = config.key.clone().unwrap_or_else(|| vec!["client_ip".to_owned()]);
-        let key = RuleKey::read(&parts, config.missing, self.client_ip.clone(), self.secret)
+        let mut key = RuleKey::read(&parts, config.missing, self.client_ip.clone(), self.secret)
             .map_err(|problem| RulesError::new(at("key"), problem))?;
-        let algorithm = self.joint(&config.quotas, &|n| at(&format!("quotas[{n}]")))?;
-        let own = self.own(&key, at)?;
-        let identity = Identity {
-            key: parts,
-            missing: config.missing,
-            client_ip: self.all.client_ip.clone(),
-            kind: config.algorithm,
-            max_keys: config.max_keys,
-        };
+        let algorithm = self.joint(&config.quotas, at("quotas"))?;
+        let own = self.own(&mut key, at)?;
+        self.check_cost(&algorithm, at)?;
+        if config.max_keys == 0 {
+            let what = "without room for a key nobody would be admitted: keep at least one";
+            return Err(RulesError::new(at("max_keys"), Problem::Pointless(what)));
+        }
+        let parts = parts.iter().map(|part| part.to_ascii_lowercase()).collect();
+        let identity = Identity { key: parts, kind: config.algorithm, max_keys: config.max_keys };
         let old = old.filter(|old| old.identity == identity);
         let keyed = match old {
             Some(old) => old.keyed.clone(),
             None => {
                 let limit = RateLimiter::over(algorithm.clone()).name(name.clone()).build();
                 let limit = limit.map_err(|error| RulesError::new(at("quotas"), Problem::Quota(error)))?;
-                let keyed = limit.keyed();
-                config.max_keys.map_or(keyed.clone(), |most| keyed.max_keys(most))
+                limit.keyed().max_keys(config.max_keys)
             }
         };
         let kept = old.map(|old| old.own.keys().filter(|key| !own.contains_key(key)).copied().collect());
         let forget = kept.unwrap_or_default();
         let change = Change { keyed: keyed.clone(), algorithm, forget, own: own.clone() };
-        let wait = config.wait.map_or(Duration::ZERO, Window::length);
-        let limiter = self.limiter(&name, &keyed, &key, wait, at)?;
-        Ok((Rule { name, key, keyed, limiter, identity, own }, change))
+        let rule = Rule {
+            #[cfg(any(feature = "metrics", feature = "tracing"))]
+            watch: Watch::new(name.clone()),
+            trial: self.trial(at)?,
+            cost: config.cost,
+            wait: config.wait.map_or(Duration::ZERO, Window::length),
+            name,
+            key,
+            keyed,
+            identity,
+            own,
+        };
+        Ok((rule, change))
     }
 
-    fn limiter(
-        &self,
-        name: &Name,
-        keyed: &RuleLimit,
-        key: &RuleKey,
-        wait: Duration,
-        at: &dyn Fn(&str) -> String,
-    ) -> Result<BoxLimiter<Parts>, RulesError> {
-        let (keyed, key, cost) = (keyed.clone(), key.clone(), self.config.cost);
-        Ok(match (self.config.mode, self.config.percent) {
-            (Mode::Enforce, None | Some(100..)) => seen(keyed.by(key), name, cost, wait),
-            (Mode::Enforce, Some(percent)) => {
-                seen(keyed.shadow().enforcing(Share::percent(percent)).by(key), name, cost, wait)
-            }
-            (Mode::Shadow, None) => seen(keyed.shadow().by(key), name, cost, wait),
+    fn trial(&self, at: &dyn Fn(&str) -> String) -> Result<Trial, RulesError> {
+        let wrong = |what| Err(RulesError::new(at("percent"), Problem::Pointless(what)));
+        match (self.config.mode, self.config.percent) {
+            (Mode::Enforce, None | Some(100)) => Ok(Trial::All),
+            (Mode::Enforce, Some(percent @ 1..100)) => Ok(Trial::Share(Share::percent(percent))),
+            (Mode::Enforce, Some(_)) => wrong("a share is 1 to 100 percent; for none, use mode = \"shadow\""),
+            (Mode::Shadow, None) => Ok(Trial::Nobody),
             (Mode::Shadow, Some(_)) => {
-                let what = "a rule on trial is enforced for nobody: leave `percent` out, or the mode";
-                return Err(RulesError::new(at("percent"), Problem::Pointless(what)));
+                wrong("a rule on trial is enforced for nobody: leave out `percent`, or the mode")
             }
-        })
+        }
     }
 
-    fn joint(&self, quotas: &[Quota], at: &dyn Fn(usize) -> String) -> Result<Joint<Any>, RulesError> {
-        let wrong = |n, error| RulesError::new(at(n), Problem::Quota(error));
+    fn check_cost(&self, algorithm: &Joint<Any>, at: &dyn Fn(&str) -> String) -> Result<(), RulesError> {
+        let what = match self.config.cost.units() {
+            0 => "a cost of nothing is never refused: leave the rule out, or use mode = \"shadow\"",
+            units if units > algorithm.capacity() => {
+                "a cost above what a quota admits at once is always refused: lower it"
+            }
+            _ => return Ok(()),
+        };
+        Err(RulesError::new(at("cost"), Problem::Pointless(what)))
+    }
+
+    /// All of `quotas` together; they stand in `field`.
+    fn joint(&self, quotas: &[Quota], field: String) -> Result<Joint<Any>, RulesError> {
+        let wrong = |n, error| RulesError::new(format!("{field}[{n}]"), Problem::Quota(error));
         let each = quotas.iter().enumerate();
         let each =
             each.map(|(n, quota)| self.config.algorithm.algorithm(*quota).map_err(|error| wrong(n, error)));
-        Joint::of(each.collect::<Result<Vec<_>, _>>()?).map_err(|error| wrong(0, error))
+        let each = each.collect::<Result<Vec<_>, _>>()?;
+        Joint::of(each).map_err(|error| RulesError::new(field, Problem::Quota(error)))
     }
 
-    fn own(
-        &self,
-        key: &RuleKey,
-        at: &dyn Fn(&str) -> String,
-    ) -> Result<HashMap<Fingerprint, Option<Joint<Any>>>, RulesError> {
+    fn own(&self, key: &mut RuleKey, at: &dyn Fn(&str) -> String) -> Result<Own, RulesError> {
         let Self { config, .. } = self;
-        if key.parts() != 1 && !(config.overrides.is_empty() && config.exempt.is_empty()) {
-            return Err(RulesError::new(at("overrides"), Problem::KeyHasParts));
-        }
-        let mut own = HashMap::new();
+        let mut own = Own::new();
         for (text, quotas) in &config.overrides {
-            let algorithm = self.joint(quotas, &|n| at(&format!("overrides.{text:?}[{n}]")))?;
-            own.insert(key.named(&[text]), Some(algorithm));
+            let place = format!("overrides.{text:?}");
+            let wrong = |problem| RulesError::new(at(&place), problem);
+            let named = key.named(&[text]).map_err(wrong)?;
+            let algorithm = self.joint(quotas, at(&place))?;
+            if own.insert(named, Some(algorithm)).is_some() {
+                return Err(wrong(Problem::KeyTwice(text.clone())));
+            }
         }
-        own.extend(config.exempt.iter().map(|text| (key.named(&[text]), None)));
+        for (n, text) in config.exempt.iter().enumerate() {
+            let wrong = |problem| RulesError::new(at(&format!("exempt[{n}]")), problem);
+            match key.named(&[text]) {
+                Ok(named) if own.insert(named, None).is_none() => {}
+                Ok(_) => return Err(wrong(Problem::KeyTwice(text.clone()))),
+                Err(_) if key.exempt(text) => {}
+                Err(problem) => return Err(wrong(problem)),
+            }
+        }
         Ok(own)
     }
-}
-
-/// The limit as requests meet it: watched, where there is something to watch it with, and at the rule's price.
-#[cfg_attr(
-    not(any(feature = "metrics", feature = "tracing")),
-    allow(unused_variables, reason = "the name is for those who watch")
-)]
-fn seen<L>(limiter: L, name: &Name, cost: Cost, wait: Duration) -> BoxLimiter<Parts>
-where
-    L: crate::limiter::Limiter<Parts, Fault = std::convert::Infallible> + Clone + Send + Sync + 'static,
-    L::Permit: Send + 'static,
-    L::Acquire: Send + 'static,
-{
-    #[cfg(any(feature = "metrics", feature = "tracing"))]
-    let limiter = crate::limiter::Observed::new(limiter, name.clone());
-    Priced::new(limiter, cost, wait).boxed()
 }

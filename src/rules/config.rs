@@ -48,7 +48,8 @@ pub(super) struct RuleConfig {
     #[serde(default)]
     pub(super) mode: Mode,
     pub(super) percent: Option<u8>,
-    pub(super) max_keys: Option<usize>,
+    #[serde(default = "most_keys")]
+    pub(super) max_keys: usize,
     #[serde(default)]
     pub(super) overrides: BTreeMap<String, Vec<Quota>>,
     #[serde(default)]
@@ -57,6 +58,10 @@ pub(super) struct RuleConfig {
 
 const fn one() -> Cost {
     Cost::ONE
+}
+
+const fn most_keys() -> usize {
+    100_000
 }
 
 /// What becomes of a request without a key.

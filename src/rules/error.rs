@@ -28,8 +28,17 @@ pub enum Problem {
     Method(String),
     /// Not a part of a key.
     Key(String),
-    /// A value of the key cannot be named by one text, since the key has several parts.
-    KeyHasParts,
+    /// A value of the key has another number of parts than the key.
+    KeyParts {
+        /// Parts that the key has.
+        has: usize,
+        /// Parts that were given.
+        given: usize,
+    },
+    /// This cannot be the key of any request, which is always what stands second.
+    NoSuchKey(String, &'static str),
+    /// Two settings are about this one key.
+    KeyTwice(String),
     /// Headers of proxies cannot be trusted so.
     Trust(TrustError),
     /// Something stands there that has no meaning beside the rest.
@@ -80,7 +89,11 @@ impl fmt::Display for Problem {
                 "{text:?} is no part of a key: use client_ip, method, route, path, host, bearer, header:NAME, or no \
                  part at all for one limit that all share"
             ),
-            Self::KeyHasParts => f.write_str("single keys can be named only where the key has one part"),
+            Self::KeyParts { has, given } => {
+                write!(f, "the key has {has} parts and {given} were given")
+            }
+            Self::NoSuchKey(text, what) => write!(f, "no request has the key {text:?}: it is {what}"),
+            Self::KeyTwice(text) => write!(f, "{text:?} is set twice: once decides"),
             Self::Trust(error) => error.fmt(f),
             Self::Pointless(what) => f.write_str(what),
         }

@@ -2,11 +2,12 @@
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
 
 use super::config::Missing;
 use super::error::Problem;
 use crate::decision::Reason;
-use crate::http::{ClientIp, Fingerprint, Header, Host, Method, Path, Peer, Route, Secret};
+use crate::http::{Client, ClientIp, Fingerprint, Header, Host, Method, Path, Peer, Route, Secret};
 use crate::limiter::{Found, KeyOf};
 
 /// One part of a key, as configuration names it.
@@ -27,6 +28,8 @@ pub(super) struct RuleKey {
     missing: Missing,
     client_ip: ClientIp,
     secret: Secret,
+    /// Whose requests it does not apply to.
+    exempt: Vec<IpNet>,
 }
 
 /// What stands before an address in place of a part that is missing: no header can hold it.
@@ -48,6 +51,35 @@ impl Part {
             }
         })
     }
+
+    /// What requests have that an administrator means by `text`, however it is written.
+    fn named(&self, text: &str, client_ip: &ClientIp) -> Result<String, Problem> {
+        let nothing = |what| Err(Problem::NoSuchKey(text.to_owned(), what));
+        Ok(match self {
+            Self::ClientIp => return client_named(text, client_ip).map(|client| client.to_string()),
+            Self::Method if Method::KNOWN.contains(&text) || text == "other" => text.to_owned(),
+            Self::Method => return nothing("a method as HTTP defines it, or \"other\""),
+            Self::Path if text.starts_with('/') => Path::new().normal(text),
+            Self::Path => return nothing("a path, which begins with a slash"),
+            Self::Route => text.to_owned(),
+            Self::Host => Host::without_port(text).to_ascii_lowercase(),
+            Self::Header(_) => text.trim_matches([' ', '\t']).to_owned(),
+        })
+    }
+}
+
+fn client_named(text: &str, client_ip: &ClientIp) -> Result<Client, Problem> {
+    let nothing =
+        || Problem::NoSuchKey(text.to_owned(), "an address, or the network that a client counts as");
+    if text == "local" {
+        return Ok(Client::LOCAL);
+    }
+    let client: Client = text.parse().map_err(|_| nothing())?;
+    let address = client.address().ok_or_else(nothing)?;
+    let counts_as = client_ip.client(Peer::Ip(address), &HeaderMap::new());
+    // One address of a client is the client; a network is one only if it is all that counts together.
+    let is_address = !text.contains('/') || client.prefix() == Some(if address.is_ipv4() { 32 } else { 128 });
+    if is_address || client == counts_as { Ok(counts_as) } else { Err(nothing()) }
 }
 
 impl RuleKey {
@@ -58,24 +90,33 @@ impl RuleKey {
         secret: Secret,
     ) -> Result<Self, Problem> {
         let parts = parts.iter().map(|text| Part::read(text, secret)).collect::<Result<_, _>>()?;
-        Ok(Self { parts, missing, client_ip, secret })
+        Ok(Self { parts, missing, client_ip, secret, exempt: Vec::new() })
     }
 
     /// The key whose parts have these texts.
-    pub(super) fn named(&self, texts: &[&str]) -> Fingerprint {
-        let texts = texts.iter().zip(&self.parts).map(|(text, part)| match part {
-            // However an administrator writes the address, it is the client that is meant.
-            Part::ClientIp => text.parse().map_or_else(
-                |_| (*text).to_owned(),
-                |address| self.client_ip.client(Peer::Ip(address), &HeaderMap::new()).to_string(),
-            ),
-            _ => (*text).to_owned(),
-        });
-        self.print(&texts.map(String::into_bytes).collect::<Vec<_>>())
+    pub(super) fn named(&self, texts: &[&str]) -> Result<Fingerprint, Problem> {
+        if texts.len() != self.parts.len() {
+            return Err(Problem::KeyParts { has: self.parts.len(), given: texts.len() });
+        }
+        let texts = texts.iter().zip(&self.parts).map(|(text, part)| part.named(text, &self.client_ip));
+        let texts = texts.map(|text| text.map(String::into_bytes)).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.print(&texts))
     }
 
-    pub(super) fn parts(&self) -> usize {
-        self.parts.len()
+    /// The key of requests of a client that lack the rule's one part.
+    pub(super) fn fallback(&self, client: &str) -> Result<Fingerprint, Problem> {
+        let client = client_named(client, &self.client_ip)?;
+        Ok(self.print(&[FALLBACK.to_vec(), client.to_string().into_bytes()]))
+    }
+
+    /// Exempts a network of clients, where the key is the client's address. Whether `text` is one.
+    pub(super) fn exempt(&mut self, text: &str) -> bool {
+        let network = match (self.parts.as_slice(), text.parse::<IpNet>()) {
+            ([Part::ClientIp], Ok(network)) => network.trunc(),
+            _ => return false,
+        };
+        self.exempt.push(network);
+        true
     }
 
     fn print(&self, texts: &[Vec<u8>]) -> Fingerprint {
@@ -83,7 +124,15 @@ impl RuleKey {
     }
 
     fn client(&self, request: &Parts) -> Found<Vec<u8>> {
-        self.client_ip.key_of(request).map(|client| client.to_string().into_bytes())
+        match self.client_ip.key_of(request) {
+            Found::Key(client) => {
+                let inside = |network: &IpNet| client.address().is_some_and(|at| network.contains(&at));
+                let exempt = self.exempt.iter().any(inside);
+                if exempt { Found::Skip } else { Found::Key(client.to_string().into_bytes()) }
+            }
+            Found::Skip => Found::Skip,
+            Found::Reject(reason) => Found::Reject(reason),
+        }
     }
 
     fn text(&self, part: &Part, request: &Parts) -> Found<Vec<u8>> {
@@ -91,13 +140,16 @@ impl RuleKey {
             Part::ClientIp => return self.client(request),
             Part::Method => Some(Method::of(request).as_bytes().to_vec()),
             Part::Route => Some(Route::of(request).unwrap_or_default().as_bytes().to_vec()),
-            Part::Path => Some(Path::new().normal(request.uri.path())),
+            Part::Path => Some(Path::new().normal(request.uri.path()).into_bytes()),
             Part::Host => Host::of(request).map(|host| host.to_ascii_lowercase().into_bytes()),
             Part::Header(header) => header.value(request).map(<[u8]>::to_vec),
         };
         match found {
             Some(text) => Found::Key(text),
-            None => Found::Reject(Reason::NoKey),
+            None => match self.missing {
+                Missing::Skip => Found::Skip,
+                _ => Found::Reject(Reason::NoKey),
+            },
         }
     }
 }
@@ -108,16 +160,17 @@ impl KeyOf<Parts> for RuleKey {
     fn key_of(&self, request: &Parts) -> Found<Fingerprint> {
         let mut texts = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
-            match self.text(part, request) {
-                Found::Key(text) => texts.push(text),
-                Found::Reject(Reason::NoKey) if self.missing == Missing::Skip => return Found::Skip,
+            let found = match self.text(part, request) {
                 Found::Reject(Reason::NoKey) if self.missing == Missing::ClientIp => {
-                    match self.client(request) {
-                        Found::Key(text) => texts.extend([FALLBACK.to_vec(), text]),
-                        other => return other.map(|_| unreachable!("a key is handled above")),
-                    }
+                    texts.push(FALLBACK.to_vec());
+                    self.client(request)
                 }
-                other => return other.map(|_| unreachable!("a key is handled above")),
+                found => found,
+            };
+            match found {
+                Found::Key(text) => texts.push(text),
+                Found::Skip => return Found::Skip,
+                Found::Reject(reason) => return Found::Reject(reason),
             }
         }
         Found::Key(self.print(&texts))

@@ -6,6 +6,7 @@ use ::http::Method;
 use matchit::Router;
 
 use super::error::Problem;
+use crate::http::Path;
 
 /// What stands for every route.
 const EVERY_ROUTE: &str = "/{*rest}";
@@ -22,8 +23,23 @@ pub(super) struct Table {
 #[derive(Default)]
 struct Routes {
     router: Router<usize>,
-    /// What is in the router: the rule of each pattern, and whether it names the method.
-    patterns: BTreeMap<String, (usize, bool)>,
+    /// What is in the router, by the pattern without the names of its parameters.
+    patterns: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    pattern: String,
+    rule: usize,
+    names: Names,
+}
+
+/// How a rule names a method: more is more specific.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Names {
+    All,
+    /// `HEAD`, by `GET`: servers answer it by the same handler.
+    ByGet,
+    Itself,
 }
 
 /// Where a rule applies.
@@ -43,25 +59,30 @@ pub(super) enum Misplaced {
 impl Table {
     pub(super) fn new(scopes: &[Scope<'_>]) -> Result<Self, (usize, Misplaced)> {
         let mut table = Self::default();
+        let named = |method: &Method| scopes.iter().any(|scope| scope.methods.contains(method));
         for method in scopes.iter().flat_map(|scope| scope.methods) {
             table.named.entry(method.to_string()).or_default();
         }
+        if named(&Method::GET) {
+            table.named.entry(Method::HEAD.to_string()).or_default();
+        }
         for scope in scopes {
-            let pattern = scope.route.unwrap_or(EVERY_ROUTE);
-            let put = |routes: &mut Routes, names: bool| routes.put(pattern, scope.rule, names);
-            let mut all = Ok(());
+            let wrong = |misplaced| (scope.rule, misplaced);
+            let pattern = normal(scope.route.unwrap_or(EVERY_ROUTE))
+                .map_err(|problem| wrong(Misplaced::Route(problem)))?;
+            for (method, routes) in &mut table.named {
+                let has = |method: &str| scope.methods.iter().any(|own| own.as_str() == method);
+                let names = match () {
+                    () if scope.methods.is_empty() => Names::All,
+                    () if has(method) => Names::Itself,
+                    () if method == "HEAD" && has("GET") => Names::ByGet,
+                    () => continue,
+                };
+                routes.put(&pattern, scope.rule, names).map_err(wrong)?;
+            }
             if scope.methods.is_empty() {
-                all = all.and(put(&mut table.others, false));
-                for routes in table.named.values_mut() {
-                    all = all.and(put(routes, false));
-                }
+                table.others.put(&pattern, scope.rule, Names::All).map_err(wrong)?;
             }
-            for method in scope.methods {
-                if let Some(routes) = table.named.get_mut(method.as_str()) {
-                    all = all.and(put(routes, true));
-                }
-            }
-            all.map_err(|problem| (scope.rule, problem))?;
         }
         for routes in table.named.values_mut().chain([&mut table.others]) {
             routes.build()?;
@@ -76,34 +97,59 @@ impl Table {
         let path = if path.starts_with('/') { path } else { "/" };
         let found = routes.router.at(path).ok().map(|found| *found.value);
         // A pattern's rest is never empty to the router, and `/` comes under every route all the same.
-        found.or_else(|| routes.patterns.get(EVERY_ROUTE).map(|(rule, _)| *rule))
+        found.or_else(|| routes.patterns.get(&nameless(EVERY_ROUTE)).map(|entry| entry.rule))
     }
 }
 
 impl Routes {
-    fn put(&mut self, pattern: &str, rule: usize, names_method: bool) -> Result<(), Misplaced> {
-        match self.patterns.get(pattern) {
-            Some((_, true)) if !names_method => Ok(()),
-            Some((other, also)) if *also == names_method => Err(Misplaced::With(*other)),
-            _ => {
-                self.patterns.insert(pattern.to_owned(), (rule, names_method));
-                Ok(())
-            }
-        }
-    }
-
-    fn build(&mut self) -> Result<(), (usize, Misplaced)> {
-        for (pattern, (rule, _)) in &self.patterns {
-            let put = self.router.insert(pattern.clone(), *rule);
-            put.map_err(|error| match error {
-                // Two patterns that only call their parameters differently.
-                matchit::InsertError::Conflict { with } => match self.patterns.get(&with) {
-                    Some((other, _)) => (*rule, Misplaced::With(*other)),
-                    None => (*rule, Misplaced::Route(Problem::Route(format!("it conflicts with {with}")))),
-                },
-                error => (*rule, Misplaced::Route(Problem::Route(error.to_string()))),
-            })?;
+    fn put(&mut self, pattern: &str, rule: usize, names: Names) -> Result<(), Misplaced> {
+        let entry = Entry { pattern: pattern.to_owned(), rule, names };
+        match self.patterns.get(&nameless(pattern)) {
+            Some(other) if other.names == names => return Err(Misplaced::With(other.rule)),
+            Some(other) if other.names > names => {}
+            _ => drop(self.patterns.insert(nameless(pattern), entry)),
         }
         Ok(())
     }
+
+    fn build(&mut self) -> Result<(), (usize, Misplaced)> {
+        for Entry { pattern, rule, .. } in self.patterns.values() {
+            let put = self.router.insert(pattern.clone(), *rule);
+            put.map_err(|error| (*rule, Misplaced::Route(Problem::Route(error.to_string()))))?;
+        }
+        Ok(())
+    }
+}
+
+/// The pattern as paths are matched: in their normal form. What no path can be is refused.
+fn normal(pattern: &str) -> Result<String, Problem> {
+    let cannot_be = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
+    if !pattern.starts_with('/') || pattern.contains(cannot_be) {
+        return Err(Problem::Route(format!("{pattern:?} is no path, so that no request matches it")));
+    }
+    // Braces and what stands in them are the pattern's own.
+    let mut parts = String::with_capacity(pattern.len());
+    for part in pattern.split_inclusive('}') {
+        let (text, parameter) = part.split_at(part.find('{').unwrap_or(part.len()));
+        parts.push_str(&Path::new().normal(text));
+        parts.push_str(parameter);
+    }
+    Ok(parts)
+}
+
+/// The pattern without the names of its parameters: `/users/{id}` and `/users/{name}` match the same.
+fn nameless(pattern: &str) -> String {
+    let mut nameless = String::with_capacity(pattern.len());
+    let mut inside = false;
+    for c in pattern.chars() {
+        match c {
+            '{' => inside = true,
+            '}' => inside = false,
+            '*' => {}
+            _ if inside => continue,
+            _ => {}
+        }
+        nameless.push(c);
+    }
+    nameless
 }

@@ -97,14 +97,17 @@ impl Host {
             return Some(host);
         }
         let mut lines = parts.headers.get_all(HOST).iter();
-        let line = lines.next()?.to_str().ok()?;
-        // A port is after the last colon, unless that colon is inside of an address in brackets.
-        let end = match (line.rfind(':'), line.rfind(']')) {
-            (Some(colon), Some(bracket)) if colon < bracket => line.len(),
-            (colon, _) => colon.unwrap_or(line.len()),
-        };
-        let host = line[..end].trim_matches([' ', '\t']);
+        let host = Self::without_port(lines.next()?.to_str().ok()?);
         (lines.next().is_none() && !host.is_empty()).then_some(host)
+    }
+
+    pub(crate) fn without_port(text: &str) -> &str {
+        // A port is after the last colon, unless that colon is inside of an address in brackets.
+        let end = match (text.rfind(':'), text.rfind(']')) {
+            (Some(colon), Some(bracket)) if colon < bracket => text.len(),
+            (colon, _) => colon.unwrap_or(text.len()),
+        };
+        text[..end].trim_matches([' ', '\t'])
     }
 }
 

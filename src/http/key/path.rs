@@ -26,8 +26,9 @@ impl Path {
         self
     }
 
-    pub(crate) fn normal(self, path: &str) -> Vec<u8> {
-        let mut normal = Vec::with_capacity(path.len());
+    /// The normal form of `path`.
+    pub(crate) fn normal(self, path: &str) -> String {
+        let mut normal = String::with_capacity(path.len());
         let mut rest = path.as_bytes();
         while let Some((&byte, after)) = rest.split_first() {
             rest = after;
@@ -39,18 +40,25 @@ impl Path {
                 Some(plain) => {
                     rest = &after[2..];
                     if plain.is_ascii_alphanumeric() || matches!(plain, b'-' | b'.' | b'_' | b'~') {
-                        normal.push(plain);
+                        normal.push(char::from(plain));
                     } else {
-                        normal.push(b'%');
-                        normal.extend(after[..2].iter().map(u8::to_ascii_uppercase));
+                        escape(&mut normal, plain);
                     }
                 }
-                None if byte == b'/' && self.merge_slashes && normal.last() == Some(&b'/') => {}
-                None => normal.push(byte),
+                None if byte == b'/' && self.merge_slashes && normal.ends_with('/') => {}
+                None if byte.is_ascii() => normal.push(char::from(byte)),
+                None => escape(&mut normal, byte),
             }
         }
         normal
     }
+}
+
+fn escape(text: &mut String, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    text.push('%');
+    text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+    text.push(char::from(DIGITS[usize::from(byte & 15)]));
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -61,6 +69,6 @@ impl KeyOf<Parts> for Path {
     type Key = Fingerprint;
 
     fn key_of(&self, parts: &Parts) -> Found<Fingerprint> {
-        Found::Key(Secret::of_process().fingerprint(&self.normal(parts.uri.path())))
+        Found::Key(Secret::of_process().fingerprint(self.normal(parts.uri.path()).as_bytes()))
     }
 }

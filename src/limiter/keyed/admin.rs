@@ -104,14 +104,25 @@ where
         self.shared.keys.lock().tiers.set_own(key, None);
     }
 
-    /// Undoes [`set_quota_of`](Keyed::set_quota_of) and [`exempt`](Keyed::exempt): from its next ask on, `key` goes on
-    /// under the quota of its tier with what it has spent.
+    /// Undoes [`set_quota_of`](Keyed::set_quota_of) and [`exempt`](Keyed::exempt): from now on `key` goes on under the
+    /// quota of its tier with what it has spent.
     pub fn forget_quota_of<Q>(&self, key: &Q)
     where
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
+        if let Some(later) = self.forget_later(key) {
+            later.make();
+        }
+    }
+
+    pub(crate) fn forget_later<Q>(&self, key: &Q) -> Option<Later<A, C>>
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
         self.shared.keys.lock().tiers.forget_own(key);
+        self.look(key)?.1
     }
 }
 
@@ -185,40 +196,54 @@ where
     /// Goes on as `next` for all keys of the tier, present and future, from now on: see [`RateLimiter::change`]. Takes
     /// time in proportion to the keys present. Nothing happens for a tier that is not of this limiter.
     pub fn change_tier(&self, tier: Tier, next: &A) {
-        let mut all = Vec::new();
-        let change = {
-            let mut keys = self.shared.keys.lock();
-            match keys.tiers.algorithm_mut(tier) {
-                Some(algorithm) => *algorithm = next.clone(),
-                None if tier == Tier::DEFAULT => keys.template.algorithm = next.clone(),
-                None => return,
+        self.change_tier_later(tier, next).make();
+    }
+
+    pub(crate) fn change_tier_later(&self, tier: Tier, next: &A) -> Later<A, C> {
+        let mut limiters = Vec::new();
+        let mut keys = self.shared.keys.lock();
+        match keys.tiers.algorithm_mut(tier) {
+            Some(algorithm) => *algorithm = next.clone(),
+            None if tier == Tier::DEFAULT => keys.template.algorithm = next.clone(),
+            None => {}
+        }
+        keys.store.for_each(|state| {
+            if state.plan == Plan::Tier(tier) {
+                limiters.push(state.limiter.clone());
             }
-            keys.store.for_each(|state| {
-                if state.plan == Plan::Tier(tier) {
-                    all.push(state.limiter.clone());
-                }
-            });
-            keys.tiers.next_change()
-        };
-        // Outside the lock: a change wakes those who wait.
-        all.iter().for_each(|limiter| limiter.change_numbered(change, next.clone()));
+        });
+        Later { limiters, change: keys.tiers.next_change(), next: next.clone() }
     }
 
     /// Gives `key` an algorithm of its own from now on, with what it has spent.
     pub fn change_of(&self, key: K, next: A) {
-        let (limiter, change) = {
-            let mut keys = self.shared.keys.lock();
-            let Keys { tiers, store, .. } = &mut *keys;
-            let state = store.get(&key);
-            let plan = tiers.set_own(key, Some(next.clone()));
-            let limiter = state.map(|state| {
-                state.plan = plan;
-                state.limiter.clone()
-            });
-            (limiter, tiers.next_change())
-        };
-        if let Some(limiter) = limiter {
-            limiter.change_numbered(change, next);
-        }
+        self.change_of_later(key, next).make();
+    }
+
+    pub(crate) fn change_of_later(&self, key: K, next: A) -> Later<A, C> {
+        let mut keys = self.shared.keys.lock();
+        let Keys { tiers, store, .. } = &mut *keys;
+        let state = store.get(&key);
+        let plan = tiers.set_own(key, Some(next.clone()));
+        let limiters = state.map(|state| {
+            state.plan = plan;
+            state.limiter.clone()
+        });
+        Later { limiters: limiters.into_iter().collect(), change: tiers.next_change(), next }
+    }
+}
+
+/// A change that has been decided under the lock and is still to be made, outside of it: it wakes those who wait.
+#[must_use]
+pub(crate) struct Later<A: Stored, C: Clock> {
+    pub(super) limiters: Vec<RateLimiter<A, C>>,
+    pub(super) change: u64,
+    pub(super) next: A,
+}
+
+impl<A: Stored, C: Clock> Later<A, C> {
+    pub(crate) fn make(self) {
+        let Self { limiters, change, next } = self;
+        limiters.iter().for_each(|limiter| limiter.change_numbered(change, next.clone()));
     }
 }
