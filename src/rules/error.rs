@@ -101,3 +101,5 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for RulesError {}
+
+impl std::error::Error for Problem {}

@@ -1,16 +1,14 @@
 //! The HTTP layer on real servers with real clients. Time is a clock that is moved by hand, on sockets too.
 
-mod edge;
-
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
+use crate::edge::*;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{any, get, post};
-use edge::*;
 use futures::FutureExt;
 use hyper::body::Bytes;
 use tollgate::algorithm::{self, FromQuota};

@@ -1,18 +1,16 @@
 //! Whom the HTTP layer counts, on every kind of route, and how long it holds their permits.
 
-mod edge;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::edge::*;
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, Request, StatusCode};
 use axum::routing::{any, get, post};
-use edge::*;
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use tokio::sync::mpsc;

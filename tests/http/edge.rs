@@ -1,5 +1,4 @@
 //! Servers on sockets and clients of them, for the tests of the HTTP layer.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::convert::Infallible;
 use std::error::Error;

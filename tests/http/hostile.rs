@@ -1,7 +1,5 @@
 //! The HTTP layer against clients that mean harm: on sockets where it matters, by millions where it does not.
 
-mod edge;
-
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
@@ -12,11 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::edge::*;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, Request, Response, StatusCode};
 use axum::routing::{get, post};
-use edge::*;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
