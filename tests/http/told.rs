@@ -29,7 +29,7 @@ async fn who_shares_the_overflow_is_told_of_the_overflow() {
     let per_user = bucket("user", Quota::per_hour(100), &clock).keyed().max_keys(1).overflow(overflow);
     let app = hello(LimitLayer::http(per_user.by(Header::named("x-user".parse().unwrap()))));
     for user in ["ann", "bob", "eve"] {
-        let answer = call(&app, from_user(user)).await;
+        call(&app, from_user(user)).await;
     }
     let refused = call(&app, from_user("eve")).await;
     assert_eq!(refused.left(), [("overflow".to_owned(), 0)]);
@@ -63,8 +63,9 @@ async fn a_request_that_may_not_wait_evicts_nobody() {
     let waiting = [ask(), ask()];
     tokio::task::yield_now().await;
     assert_eq!(limit.snapshot().waiting, 2);
-    let third = ask();
-    let fourth = ask();
+    for late in [ask(), ask()] {
+        assert!(late.await.unwrap().is_client_error());
+    }
     assert_eq!(limit.snapshot().waiting, 2, "four asked, two may wait");
     drop(waiting);
 }
