@@ -782,3 +782,21 @@ fn long_headers_are_read_once() {
     let many = lines("x-forwarded-for", std::iter::repeat_n("10.0.0.1, 10.0.0.2", 20_000));
     assert_eq!(behind(Source::x_forwarded_for()).client(proxy(), &many).to_string(), "10.0.0.1");
 }
+
+/// Planted: `ipv6_prefix` ignored.
+#[test]
+fn a_wider_tier_stops_who_moves_from_prefix_to_prefix() {
+    use tollgate::{LimiterExt, Quota, SlidingWindow, TryLimiter};
+    let each = |quota| SlidingWindow::new(quota).unwrap().keyed::<Client>();
+    let narrow = each(Quota::per_hour(3)).by(ClientIp::peer());
+    let wide = each(Quota::per_hour(10)).by(ClientIp::peer().ipv6_prefix(48).unwrap());
+    let both = narrow.and(wide);
+    let admitted = |address: &str| {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.extensions.insert(PeerAddr(Peer::Ip(address.parse().unwrap())));
+        (0..20).take_while(|_| both.try_acquire(&parts, 1.into()).is_ok()).count()
+    };
+    let moving: Vec<usize> = (1..=5).map(|n| admitted(&format!("2001:db8:0:{n}::1"))).collect();
+    assert_eq!(moving, [3, 3, 3, 1, 0], "three for each /64, ten for the /48");
+    assert_eq!(admitted("2001:db8:1:1::1"), 3, "another /48");
+}
