@@ -14,6 +14,7 @@ mod line;
 mod observed;
 mod rate;
 mod shadow;
+mod striped;
 
 pub use and::{AcquireBoth, And, BothPermits, EitherFault};
 pub use boxed::{BoxAcquire, BoxLimiter, BoxPermit};
@@ -36,6 +37,7 @@ pub use rate::{
     TokenBucket,
 };
 pub use shadow::{AcquireShadow, Enforced, Nobody, Shadow, ShadowPermit, Share};
+pub use striped::{AcquireStriped, Striped, StripedBuilder, StripedPermit};
 
 use std::future::Future;
 

@@ -5,6 +5,21 @@ pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(tollgate_loom))]
 use std::sync::{Mutex as Inner, MutexGuard};
 
+/// A thread-local made at compile time.
+#[cfg(not(tollgate_loom))]
+macro_rules! thread_local_const {
+    (static $name:ident: $type:ty = $init:expr;) => {
+        std::thread_local! { static $name: $type = const { $init } }
+    };
+}
+#[cfg(tollgate_loom)]
+macro_rules! thread_local_const {
+    (static $name:ident: $type:ty = $init:expr;) => {
+        loom::thread_local! { static $name: $type = $init; }
+    };
+}
+pub(crate) use thread_local_const;
+
 #[cfg(tollgate_loom)]
 pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(tollgate_loom)]

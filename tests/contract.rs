@@ -25,6 +25,17 @@ fn token_bucket() {
 }
 
 #[test]
+fn striped() {
+    // What threads hold lies beside the capacity.
+    for portion in [0, 1, 2, 3, 4, 64] {
+        on_clock((), |clock, n| {
+            let quota = Quota::per(n, Duration::from_secs(60)).burst(n + portion);
+            TokenBucket::builder(quota).clock(clock).striped().reserve(1, portion).build().unwrap()
+        });
+    }
+}
+
+#[test]
 fn sliding_window() {
     on_clock((), |clock, n| SlidingWindow::builder(Quota::per_minute(n)).clock(clock).build().unwrap());
     on_clock((), |clock, n| {

@@ -22,8 +22,8 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 use tollgate::clock::{Armed, ManualTimer, Timer};
 use tollgate::{
-    Ask, Clock, Concurrency, Denied, Error, LimiterExt, ManualClock, Permit, Quota, Reason, Timestamp,
-    TokenBucket, TryLimiter,
+    Ask, Clock, Concurrency, Denied, Error, LimiterExt, ManualClock, Permit, Quota, Reason, Striped,
+    Timestamp, TokenBucket, TryLimiter,
 };
 
 /// Runs a model in every order there is.
@@ -812,5 +812,100 @@ fn an_ask_that_no_longer_fits_is_answered() {
         assert_eq!(waiter.join().unwrap(), Some(Reason::ExceedsCapacity));
         drop(slot);
         assert_free(&slots, 1);
+    });
+}
+
+// What threads hold.
+
+/// A limit of four at once, and beside them four for each of so many threads to hold. Time stands.
+fn striped(threads: u16) -> Striped<ManualClock> {
+    let quota = Quota::per(1, ns(10)).burst(4 + 4 * u64::from(threads));
+    TokenBucket::builder(quota).clock(ManualClock::new()).striped().reserve(threads, 4).build().unwrap()
+}
+
+/// Two checks, after which this thread holds a unit, if there were three.
+fn hold<C: Clock>(limit: &Striped<C>) -> usize {
+    (0..2).filter(|_| limit.check(1).is_ok()).count()
+}
+
+/// A thread that holds while `change` is made: what it gets once it knows of the change, of two units it asks for.
+fn held_over(limit: Striped<ManualClock>, change: impl FnOnce(&Striped<ManualClock>)) -> Option<usize> {
+    let (holder, known) = (limit.clone(), Arc::new(AtomicUsize::new(0)));
+    let knows = Arc::clone(&known);
+    let holder = thread::spawn(move || {
+        hold(&holder);
+        let knows = knows.load(Ordering::Acquire) == 1;
+        let got = (0..2).filter(|_| holder.check(1).is_ok()).count();
+        knows.then_some(got)
+    });
+    change(&limit);
+    known.store(1, Ordering::Release);
+    holder.join().unwrap()
+}
+
+/// Seen to fail on: a load and a store in place of the compare-exchange in `Stripe::claim`; a seat that is free before
+/// what is held there has gone back.
+#[test]
+fn one_seat_is_sat_at_by_one_at_a_time() {
+    model(1, || {
+        let limit = striped(1);
+        let other = limit.clone();
+        let other = thread::spawn(move || hold(&other) + usize::from(other.check(1).is_ok()));
+        let admitted = hold(&limit) + usize::from(limit.check(1).is_ok());
+        assert!(admitted + other.join().unwrap() <= 4);
+    });
+}
+
+/// Seen to fail on: a pause without a change of epoch.
+#[test]
+fn a_pause_stops_one_who_holds() {
+    model(0, || {
+        let got = held_over(striped(1), Striped::pause);
+        assert!(got.is_none_or(|got| got == 0));
+    });
+}
+
+/// Seen to fail on: a debt that ends no epoch; an epoch read after the draw in `Stripe::take`.
+#[test]
+fn a_debt_stops_one_who_holds() {
+    model(0, || {
+        let got = held_over(striped(1), |limit| limit.charge(9));
+        assert!(got.is_none_or(|got| got == 0));
+    });
+}
+
+/// Seen to fail on: a change of quota without one of epoch; an epoch read after the draw in `Stripe::take`.
+#[test]
+fn a_change_of_quota_leaves_no_more_than_the_later_one() {
+    model(0, || {
+        let got = held_over(striped(1), |limit| limit.set_quota(Quota::per(1, ns(20)).burst(5)).unwrap());
+        assert!(got.is_none_or(|got| got <= 1));
+    });
+}
+
+/// Seen to fail on: an ask that goes to wait without a change of epoch; one whose change is over before it waits.
+#[test]
+fn one_who_holds_does_not_pass_one_who_waits() {
+    model(0, || {
+        let limit = striped(2);
+        limit.check(1).unwrap();
+        let mut waiting = Box::pin(limit.acquire(4));
+        let got = held_over(limit, |_| assert!(poll_once(waiting.as_mut()).is_pending()));
+        assert!(got.is_none_or(|got| got == 0));
+    });
+}
+
+/// Seen to fail on: a refund on another thread into stock.
+#[test]
+fn a_refund_elsewhere_goes_to_all() {
+    model(0, || {
+        let limit = striped(2);
+        limit.check(1).unwrap();
+        let permit = limit.try_acquire(1).unwrap();
+        let other = thread::spawn(move || permit.refund());
+        let admitted = 1 + (0..3).filter(|_| limit.check(1).is_ok()).count();
+        assert!((3..=4).contains(&admitted));
+        other.join().unwrap();
+        assert_eq!(admitted + (0..3).filter(|_| limit.check(1).is_ok()).count(), 4);
     });
 }

@@ -187,6 +187,14 @@ impl State {
 }
 
 impl TokenBucket {
+    /// The same rate with so many units less of a burst.
+    pub(crate) fn less(mut self, units: u64) -> Self {
+        self.burst -= units;
+        self.initial = self.initial.min(self.burst);
+        self.pace.burst_ticks = self.burst * self.pace.ticks_per_unit;
+        self
+    }
+
     fn set_backlog(state: &mut State, backlog: u128) {
         state.word = state.anchor.ticks.wrapping_add(backlog.min(u128::from(AHEAD_MAX)) as u64);
     }

@@ -20,7 +20,7 @@ use crate::algorithm::{self, FromQuota, Grant, Joint};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Snapshot, Standing};
 use crate::units::{Cost, Name, Quota, QuotaError};
-use gate::RateGate;
+pub(super) use gate::RateGate;
 pub(super) use standings::Standings;
 
 /// At most a burst at one instant, refilled continuously. See [`algorithm::TokenBucket`] for the guarantee.
@@ -51,7 +51,7 @@ pub type FixedWindow<C = DefaultClock> = RateLimiter<algorithm::FixedWindow, C>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct RateLimiter<A: Stored, C: Clock = DefaultClock> {
-    core: Arc<Core<RateGate<A>, C>>,
+    pub(super) core: Arc<Core<RateGate<A>, C>>,
 }
 
 impl<A: FromQuota + Stored> RateLimiter<A> {

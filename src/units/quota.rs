@@ -237,6 +237,13 @@ pub enum QuotaError {
         /// Most segments this window can have.
         most: u64,
     },
+    /// What is set aside for threads leaves nothing of the burst.
+    ReserveTooLarge {
+        /// Units set aside.
+        reserve: u64,
+        /// The burst they are taken out of.
+        burst: u64,
+    },
     /// A joint limit over no quotas at all.
     NoQuota,
     /// The name given to the limit cannot be one.
@@ -279,6 +286,12 @@ impl fmt::Display for QuotaError {
             }
             Self::Segments { segments, most } => {
                 write!(f, "{segments} segments do not fit the window: ask for 1 to {most}")
+            }
+            Self::ReserveTooLarge { reserve, burst } => {
+                write!(
+                    f,
+                    "a reserve of {reserve} leaves nothing of a burst of {burst}: ask for less than that"
+                )
             }
             Self::Name(error) => error.fmt(f),
             Self::NoQuota => f.write_str("a joint limit needs at least one quota"),

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
 
 use super::core::Core;
 use super::gate::Gate;
@@ -34,11 +33,13 @@ enum Stage {
 impl<G: Gate, C: Clock> Acquire<G, C> {
     #[inline]
     pub(crate) fn new(core: Arc<Core<G, C>>, ask: Ask) -> Self {
-        let deadline = match ask.max_wait() {
-            None => None,
-            Some(Duration::ZERO) => Some(Timestamp::ZERO),
-            Some(wait) => Some(core.clock().now().after(wait)).filter(|at| *at < Timestamp::MAX),
-        };
+        let deadline = core.deadline(ask);
+        Self::until(core, ask, deadline)
+    }
+
+    /// For an ask that was made before, with a deadline counted from then.
+    #[inline]
+    pub(crate) const fn until(core: Arc<Core<G, C>>, ask: Ask, deadline: Option<Timestamp>) -> Self {
         Self { core, ask, deadline, stage: Stage::Fresh }
     }
 
@@ -47,12 +48,19 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
     }
 
     /// Waits as a thread.
-    pub(crate) fn block(mut self) -> Result<Grant, Denied> {
+    pub(crate) fn block(self) -> Result<Grant, Denied> {
+        self.block_after(())
+    }
+
+    /// Waits as a thread, and drops `joining` as soon as it stands in line, or need not.
+    pub(crate) fn block_after<T>(mut self, joining: T) -> Result<Grant, Denied> {
+        let mut joining = Some(joining);
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         loop {
             match self.step(&waker, true) {
                 Poll::Ready(heard) => return heard,
                 Poll::Pending => {
+                    drop(joining.take());
                     if let Stage::Queued(ticket) = self.stage {
                         self.core.park(ticket);
                     }

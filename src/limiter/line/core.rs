@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use super::Line;
 use super::gate::Gate;
@@ -12,7 +13,7 @@ use super::inner::{Entry, Heard, Inner};
 use super::queue::{Answer, Ticket, Waiter};
 use crate::algorithm::Grant;
 use crate::clock::Clock;
-use crate::decision::{Denied, Reason, Snapshot};
+use crate::decision::{Ask, Denied, Reason, Snapshot};
 use crate::limiter::door::{Glance, Sealed};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::units::{Name, Timestamp};
@@ -91,6 +92,15 @@ impl<G: Gate, C: Clock> Core<G, C> {
         Denied::new(Reason::Exhausted).after(Some(at.since(now))).by(self.name.clone())
     }
 
+    /// Until when `ask` waits, counted from now; `None`: for as long as it takes.
+    #[inline]
+    pub(crate) fn deadline(&self, ask: Ask) -> Option<Timestamp> {
+        match ask.max_wait()? {
+            Duration::ZERO => Some(Timestamp::ZERO),
+            wait => Some(self.clock.now().after(wait)).filter(|at| *at < Timestamp::MAX),
+        }
+    }
+
     pub(crate) const fn line(&self) -> Line {
         self.line
     }
@@ -99,7 +109,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.name.as_ref()
     }
 
-    pub(crate) fn ready_in(&self, units: u64) -> Result<std::time::Duration, Denied> {
+    pub(crate) fn ready_in(&self, units: u64) -> Result<Duration, Denied> {
         self.with(|inner, now| inner.ready_in(now, units))
     }
 

@@ -72,6 +72,12 @@ impl<A: Stored, C: Clock> RateBuilder<A, C> {
         self
     }
 
+    /// The same over what `change` makes of the algorithm.
+    pub(in crate::limiter) fn map(mut self, change: impl FnOnce(A) -> Result<A, QuotaError>) -> Self {
+        self.algorithm = self.algorithm.and_then(change);
+        self
+    }
+
     /// The limiter. It starts now.
     ///
     /// # Errors
@@ -86,16 +92,14 @@ impl<A: Stored, C: Clock> RateBuilder<A, C> {
 impl<C: Clock> RateBuilder<SlidingWindow, C> {
     /// Counts in `segments` segments of the window: bounded memory, still strict. See
     /// [`segments`](SlidingWindow::segments).
-    pub fn segments(mut self, segments: u64) -> Self {
-        self.algorithm = self.algorithm.and_then(|window| window.segments(segments));
-        self
+    pub fn segments(self, segments: u64) -> Self {
+        self.map(|window| window.segments(segments))
     }
 }
 
 impl<C: Clock> RateBuilder<FixedWindow, C> {
     /// Puts the edges of the windows where `anchor` says.
-    pub fn anchored(mut self, anchor: Anchor) -> Self {
-        self.algorithm = self.algorithm.map(|window| window.anchored(anchor));
-        self
+    pub fn anchored(self, anchor: Anchor) -> Self {
+        self.map(|window| Ok(window.anchored(anchor)))
     }
 }

@@ -56,7 +56,7 @@ impl<A: Stored> RateGate<A> {
         self.starts_full
     }
 
-    pub(super) fn change(&mut self, next: A, now: Timestamp) {
+    pub(in crate::limiter) fn change(&mut self, next: A, now: Timestamp) {
         self.walked = None;
         self.epoch = self.epoch.wrapping_add(1);
         self.starts_full = starts_full(&next, now);

@@ -1,0 +1,48 @@
+use std::fmt;
+use std::sync::Arc;
+
+use super::stripe::{Stripe, Taken};
+use crate::clock::{Clock, DefaultClock};
+use crate::decision::Standing;
+use crate::limiter::{Limiter, Permit};
+use crate::units::Cost;
+
+/// Proof that one may act once. Dropped, its charge stands. See [`Striped`](crate::Striped) for what a refund is worth.
+#[must_use = "a permit stands for the work done under it; a charge alone is `check`"]
+pub struct StripedPermit<C: Clock = DefaultClock> {
+    /// Of the thread it was taken on: its count is on a line that no other thread needs.
+    stripe: Arc<Stripe<C>>,
+    taken: Taken,
+}
+
+impl<C: Clock> StripedPermit<C> {
+    #[inline]
+    pub(super) const fn new(stripe: Arc<Stripe<C>>, taken: Taken) -> Self {
+        Self { stripe, taken }
+    }
+}
+
+impl<C: Clock> Permit for StripedPermit<C> {
+    fn cost(&self) -> Cost {
+        Cost::new(self.taken.units())
+    }
+
+    fn settle(self, actual: Cost) {
+        self.stripe.settle(self.taken, actual.units());
+    }
+
+    /// What other threads hold is not counted as left.
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        let held = self.stripe.held();
+        Limiter::<()>::report(&self.stripe.shared.central, &(), &mut |standing| {
+            let remaining = standing.remaining.saturating_add(held).min(standing.policy.limit);
+            visit(&Standing { remaining, ..standing.clone() });
+        });
+    }
+}
+
+impl<C: Clock> fmt::Debug for StripedPermit<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StripedPermit").field("taken", &self.taken).finish_non_exhaustive()
+    }
+}
