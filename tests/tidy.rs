@@ -71,7 +71,8 @@ fn breaches(module: &str, text: &str) -> Vec<String> {
                 found.push(format!("line {number}: {module} may not use {used}: {line}"));
             }
         }
-        let concrete = ["RateLimiter", "Concurrency", "Keyed", "limiter::rate", "limiter::concurrency"];
+        let concrete =
+            ["RateLimiter", "Concurrency", "Keyed", "Striped", "limiter::rate", "limiter::concurrency"];
         if KNOW_NO_LIMITER.contains(&module) && concrete.iter().any(|name| line.contains(name)) {
             found.push(format!("line {number}: {module} knows the trait, never a limiter: {line}"));
         }

@@ -49,10 +49,11 @@ use stripe::{Stripe, Taken};
 ///
 /// **Changes** of quota, pauses, closing, resets, and debts act at once on what threads hold: it is not spent any more.
 ///
-/// **Reserve.** At most a sixteenth of the burst: up to 64 units for each of twice as many threads as the machine runs
-/// at once, and of at least 16. Smaller bursts give smaller portions, then fewer; below 128 nothing is held, and all
-/// goes as in a [`TokenBucket`](crate::TokenBucket). So it does for threads beyond, for asks above a portion, and for
-/// what a thread asks of limits beyond the sixteenth. [`reserve`](StripedBuilder::reserve) sets it otherwise.
+/// **Reserve.** At most a sixteenth of the burst: up to 256 units for each of twice as many threads as the machine runs
+/// at once, and of at least 16. On up to eight cores that is all of 4,096 units from a burst of 65,536 on. Smaller
+/// bursts give smaller portions, then fewer; below 128 nothing is held, and all goes as in a
+/// [`TokenBucket`](crate::TokenBucket). So it does for threads beyond, for asks above a portion, and for what a thread
+/// asks of limits beyond the sixteenth. [`reserve`](StripedBuilder::reserve) sets it otherwise.
 ///
 /// **Refund.** On the thread it was taken on, until that thread draws again, a refund is worth what was taken.
 /// Afterwards and elsewhere: what was taken less what has been refilled since it was drawn.
@@ -113,7 +114,8 @@ impl<C: Clock> Striped<C> {
     /// The future panics when polled again after it has answered.
     #[inline]
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireStriped<C> {
-        AcquireStriped::new(Arc::clone(self.here()), ask.into())
+        let stripe = self.seated().unwrap_or_else(|| self.sit_down());
+        AcquireStriped::new(Arc::clone(stripe), ask.into())
     }
 
     /// Waits in line as a thread: no runtime is needed. Do not call it from a task.
@@ -142,11 +144,12 @@ impl<C: Clock> Striped<C> {
     #[inline]
     pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<StripedPermit<C>, Denied> {
         let units = cost.into().units();
-        if let Some(stripe) = self.seated().filter(|stripe| stripe.spend(units)) {
-            return Ok(StripedPermit::new(Arc::clone(stripe), stripe.spent(units)));
+        match self.seated() {
+            Some(stripe) if stripe.spend(units) => {
+                Ok(StripedPermit::new(Arc::clone(stripe), stripe.spent(units)))
+            }
+            _ => self.draw(units).map(|(stripe, taken)| StripedPermit::new(Arc::clone(stripe), taken)),
         }
-        let stripe = self.here();
-        stripe.take(units).map(|taken| StripedPermit::new(Arc::clone(stripe), taken))
     }
 
     /// Decides and takes, and holds nothing: a [`try_acquire`](Striped::try_acquire) whose permit is dropped.
@@ -158,7 +161,7 @@ impl<C: Clock> Striped<C> {
         let units = cost.into().units();
         match self.seated() {
             Some(stripe) if stripe.spend(units) => Ok(()),
-            _ => self.here().take(units).map(|_| ()),
+            _ => self.draw(units).map(|_| ()),
         }
     }
 
@@ -241,11 +244,18 @@ impl<C: Clock> Striped<C> {
     /// The stripe this thread sits at.
     #[inline]
     fn seated(&self) -> Option<&Arc<Stripe<C>>> {
-        self.stripes.get(seats::find(self.id)?)
+        self.stripes.get(seats::find(self.id))
+    }
+
+    /// Takes what is held and the rest from what is shared.
+    #[cold]
+    #[inline(never)]
+    fn draw(&self, units: u64) -> Result<(&Arc<Stripe<C>>, Taken), Denied> {
+        let stripe = self.here();
+        stripe.take(units).map(|taken| (stripe, taken))
     }
 
     /// The stripe this thread sits at, from now on if there is one to be had, or the one that holds nothing.
-    #[inline]
     fn here(&self) -> &Arc<Stripe<C>> {
         self.seated().unwrap_or_else(|| self.sit_down())
     }
@@ -264,7 +274,7 @@ impl<C: Clock> Striped<C> {
             let weak: Weak<Stripe<C>> = Arc::downgrade(stripe);
             Some((index, weak as Weak<dyn Leave>))
         });
-        seat.and_then(|index| self.stripes.get(index)).unwrap_or_else(|| self.loose())
+        seat.map_or(self.loose(), |index| &self.stripes[index])
     }
 
     fn with_held(&self, remaining: u64, capacity: u64) -> u64 {

@@ -30,7 +30,8 @@ impl<C: Clock> AcquireStriped<C> {
         Self { stripe: Some(stripe), ask, deadline, waiting: None }
     }
 
-    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Result<Taken, Denied>> {
+    #[cold]
+    fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<Result<Taken, Denied>> {
         let Some(stripe) = &self.stripe else {
             panic!("an acquire was polled after it had given its answer");
         };
@@ -55,7 +56,11 @@ impl<C: Clock> Future for AcquireStriped<C> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let taken = ready!(self.poll_taken(cx));
+        let units = self.ask.units().units();
+        let taken = match &self.stripe {
+            Some(stripe) if self.waiting.is_none() && stripe.spend_here(units) => Ok(stripe.spent(units)),
+            _ => ready!(self.poll_line(cx)),
+        };
         self.waiting = None;
         let stripe = self.stripe.take();
         Poll::Ready(match (taken, stripe) {

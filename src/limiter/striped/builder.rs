@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::Striped;
 use super::reserve::Sizing;
+use super::seats::NOWHERE;
 use super::shared::Shared;
 use super::stripe::Stripe;
 use crate::algorithm::{Algorithm, TokenBucket};
@@ -35,7 +36,7 @@ pub struct StripedBuilder<C = DefaultClock> {
 impl<C: Clock> StripedBuilder<C> {
     /// Sets aside `portion` units of the burst for each of `threads` threads to hold.
     ///
-    /// Without it at most a sixteenth of the burst is set aside: up to 64 units for each of twice as many threads as
+    /// Without it at most a sixteenth of the burst is set aside: up to 256 units for each of twice as many threads as
     /// the machine runs at once, and of at least 16.
     pub fn reserve(mut self, threads: u16, portion: u64) -> Self {
         self.sizing = Sizing::Fixed { threads: threads.into(), portion };
@@ -57,7 +58,7 @@ impl<C: Clock> StripedBuilder<C> {
         let shared = Arc::new(Shared::new(central, sizing, reserve?));
         let stripe = |index| Arc::new(Stripe::new(Arc::clone(&shared), index));
         let seats = usize::try_from(sizing.threads()).unwrap_or(usize::MAX);
-        let stripes = (0..seats).map(Some).chain([None]).map(stripe).collect();
+        let stripes = (0..seats).chain([NOWHERE]).map(stripe).collect();
         Ok(Striped { id: shared.id, stripes })
     }
 }

@@ -1,7 +1,7 @@
 use crate::units::QuotaError;
 
-/// Most units in a portion: a draw costs some forty nanoseconds, so this makes it less than one a unit.
-const PORTION_MAX: u64 = 64;
+/// Most units in a portion: a draw costs some eighty nanoseconds, so this makes it a third of one a unit.
+const PORTION_MAX: u64 = 256;
 /// A smaller portion is not worth the looking.
 const PORTION_MIN: u64 = 4;
 /// The reserve is at most this part of the burst.

@@ -10,6 +10,9 @@ use crate::sync::thread_local_const;
 /// How many striped limits a thread may have a seat at. Those beyond are served by the one word.
 const SEATS: usize = 16;
 
+/// No stripe.
+pub(super) const NOWHERE: usize = usize::MAX;
+
 /// A stripe, to be left when the thread ends.
 pub(super) trait Leave: Send + Sync {
     fn leave(&self);
@@ -22,7 +25,7 @@ struct Seat {
     stripe: usize,
 }
 
-const FREE: Seat = Seat { limit: 0, stripe: 0 };
+const FREE: Seat = Seat { limit: 0, stripe: NOWHERE };
 
 /// Without a destructor, so that the look at it is one at memory: whether it has been made need not be asked.
 struct Table([Cell<Seat>; SEATS]);
@@ -39,8 +42,8 @@ impl Table {
     }
 
     #[cold]
-    fn find_elsewhere(&self, limit: u64) -> Option<usize> {
-        self.0.iter().map(Cell::get).find(|seat| seat.limit == limit).map(|seat| seat.stripe)
+    fn find_elsewhere(&self, limit: u64) -> usize {
+        self.0.iter().map(Cell::get).find(|seat| seat.limit == limit).map_or(NOWHERE, |seat| seat.stripe)
     }
 }
 
@@ -69,12 +72,12 @@ impl Drop for Leases {
 thread_local_const! { static TABLE: Table = Table::new(); }
 thread_local_const! { static LEASES: Leases = Leases::new(); }
 
-/// The stripe of `limit` at which this thread sits.
+/// The stripe of `limit` at which this thread sits, or `NOWHERE`.
 #[inline]
-pub(super) fn find(limit: u64) -> Option<usize> {
+pub(super) fn find(limit: u64) -> usize {
     TABLE.with(|table| {
         let seat = table.0[Table::home(limit)].get();
-        if seat.limit == limit { Some(seat.stripe) } else { table.find_elsewhere(limit) }
+        if seat.limit == limit { seat.stripe } else { table.find_elsewhere(limit) }
     })
 }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::epoch::{Change, Epoch};
-use super::seats::{self, Leave};
+use super::seats::{self, Leave, NOWHERE};
 use super::shared::Shared;
 use crate::algorithm::{Grant, TokenBucket};
 use crate::clock::Clock;
@@ -20,8 +20,8 @@ use crate::units::Timestamp;
 #[repr(align(128))]
 pub(super) struct Stripe<C: Clock> {
     pub(super) shared: Arc<Shared<C>>,
-    /// Which one it is; `None`: the one that holds nothing, for threads that sit nowhere.
-    index: Option<usize>,
+    /// Which one it is; `NOWHERE`: the one that holds nothing, for threads that sit nowhere.
+    index: usize,
     stock: Stock,
 }
 
@@ -71,7 +71,7 @@ impl Taken {
 }
 
 impl<C: Clock> Stripe<C> {
-    pub(super) fn new(shared: Arc<Shared<C>>, index: Option<usize>) -> Self {
+    pub(super) fn new(shared: Arc<Shared<C>>, index: usize) -> Self {
         let zero = || AtomicU64::new(0);
         let stock = Stock {
             is_taken: zero(),
@@ -95,8 +95,9 @@ impl<C: Clock> Stripe<C> {
         free
     }
 
+    #[inline]
     fn is_mine(&self) -> bool {
-        self.index.is_some() && seats::find(self.shared.id) == self.index
+        self.index != NOWHERE && seats::find(self.shared.id) == self.index
     }
 
     /// What may be spent here.
@@ -125,6 +126,12 @@ impl<C: Clock> Stripe<C> {
         }
     }
 
+    /// Spends from stock if this thread sits here.
+    #[inline]
+    pub(super) fn spend_here(&self, units: u64) -> bool {
+        self.is_mine() && self.spend(units)
+    }
+
     /// What [`spend`](Self::spend) has just taken.
     #[inline]
     pub(super) fn spent(&self, units: u64) -> Taken {
@@ -143,22 +150,22 @@ impl<C: Clock> Stripe<C> {
 
     /// Takes from stock if this thread sits here, and else from the shared word.
     pub(super) fn take_here(&self, units: u64) -> Result<Taken, Denied> {
-        if !self.is_mine() {
-            self.shared.take(units).map(Taken::granted)
-        } else if self.spend(units) {
+        if self.spend_here(units) {
             Ok(self.spent(units))
-        } else {
+        } else if self.is_mine() {
             self.take(units)
+        } else {
+            self.shared.take(units).map(Taken::granted)
         }
     }
 
     /// Takes what there is of stock and the rest from the shared word, and draws a portion with it. By who sits here,
     /// or at the one that holds nothing.
-    #[cold]
-    #[inline(never)]
     pub(super) fn take(&self, units: u64) -> Result<Taken, Denied> {
         let (stock, shared) = (&self.stock, &*self.shared);
-        let Some(index) = self.index else { return shared.take(units).map(Taken::granted) };
+        if self.index == NOWHERE {
+            return shared.take(units).map(Taken::granted);
+        }
         loop {
             let epoch = shared.epoch.to_draw();
             if stock.epoch.load(Ordering::Relaxed) != epoch {
@@ -170,7 +177,7 @@ impl<C: Clock> Stripe<C> {
             }
             let had = stock.units.load(Ordering::Relaxed);
             let missing = units.saturating_sub(had);
-            let portion = shared.portion_of(index);
+            let portion = shared.portion_of(self.index);
             let parks = units <= portion;
             let next = stock.next.load(Ordering::Relaxed).min(portion).max(units);
             let granted = match next.saturating_sub(had) {
@@ -271,6 +278,7 @@ impl<C: Clock> Stripe<C> {
 impl<C: Clock> Leave for Stripe<C> {
     fn leave(&self) {
         self.return_stock();
+        self.stock.next.store(0, Ordering::Relaxed);
         self.shared.seated.0.fetch_sub(1, Ordering::Relaxed);
         // Release: last, when nothing is held here any more.
         self.stock.is_taken.store(0, Ordering::Release);
