@@ -164,7 +164,7 @@ fn the_reserve_is_a_sixteenth_of_the_burst_from_128_on() {
     assert!(TokenBucket::builder(Quota::per_second(0)).striped().build().is_err());
 }
 
-/// Seen to fail on: a thread that sits nowhere and holds; two threads at one stripe.
+/// Seen to fail on: two threads at one stripe; a reserve that is not taken out of the burst.
 #[test]
 fn threads_hold_no_more_than_the_reserve() {
     let (limit, clock) = limit(2);
@@ -191,14 +191,13 @@ fn threads_hold_no_more_than_the_reserve() {
 #[test]
 fn a_thread_that_comes_once_holds_nothing() {
     let (limit, _) = limit(2);
-    assert!(Worker::new().check(&limit, 1).is_ok());
     let once = Worker::new();
     assert!(once.check(&limit, 3).is_ok());
-    assert_eq!(drain(&limit), 36);
+    assert_eq!(drain(&limit), 37);
     refused(once.check(&limit, 1), 100);
 }
 
-/// Seen to fail on: no second try for what is missing alone; `next` kept over a refusal.
+/// Seen to fail on: no second try for what is missing alone.
 #[test]
 fn while_little_is_left_only_what_is_asked_for_is_drawn() {
     let (limit, clock) = limit(2);
@@ -214,24 +213,28 @@ fn while_little_is_left_only_what_is_asked_for_is_drawn() {
     refused(limit.check(1), 100);
 }
 
-/// Seen to fail on: an end of a thread that gives nothing back; one that does not free its seat.
+/// Seen to fail on: an end of a thread that gives nothing back; one that does not free its seat; one that leaves the
+/// next to draw as much at once.
 #[test]
 fn a_thread_that_ends_gives_back_what_it_holds() {
-    let (limit, _) = limit(1);
+    let (limit, clock) = limit(2);
+    limit.check(1).unwrap();
     let worker = Worker::new();
     worker.fill(&limit);
-    assert_eq!(limit.snapshot().remaining, 32);
+    assert_eq!(limit.snapshot().remaining, 31);
     drop(worker);
-    assert_eq!(limit.snapshot().remaining, 32);
-    // Its seat is free again.
+    assert_eq!(limit.snapshot().remaining, 31);
+    assert_eq!(drain(&limit), 31);
+    // The next one at its seat begins as it did.
+    clock.advance(LONG);
+    Worker::new().fill(&limit);
+    clock.advance(LONG);
     let worker = Worker::new();
     worker.fill(&limit);
-    assert_eq!(drain(&limit), 17);
-    drop(worker);
-    assert_eq!(drain(&limit), 7);
+    assert_eq!(drain(&limit), 25);
 }
 
-/// Seen to fail on: units that go back as of now, not as of their draw.
+/// Seen to fail on: units that go back as of now, not as of their draw; an end of a thread that gives nothing back.
 #[test]
 fn what_is_given_back_late_is_worth_nothing() {
     let (limit, clock) = limit(1);
@@ -244,11 +247,11 @@ fn what_is_given_back_late_is_worth_nothing() {
     assert_eq!(drain(&limit), 0);
 }
 
-/// Seen to fail on: units of threads that end left at the stripe for the next, and added to by it.
+/// Seen to fail on: units of threads that end left at the stripe for the next, and added to by it or not.
 #[test]
 fn threads_that_come_and_go_mint_nothing() {
     let (limit, clock) = limit(2);
-    for _ in 0..100 {
+    for _ in 0..99 {
         let worker = Worker::new();
         worker.fill(&limit);
         clock.advance(LONG);
@@ -263,7 +266,7 @@ fn threads_that_come_and_go_mint_nothing() {
     );
 }
 
-/// Seen to fail on: `units > portion` drawn into stock; stock not used for a large ask; its refund to the shared word.
+/// Seen to fail on: a large ask drawn into stock; stock not used for one; its refund to the shared word.
 #[test]
 fn a_large_ask_takes_what_its_thread_holds_and_the_rest() {
     let (limit, clock) = limit(1);
@@ -314,7 +317,7 @@ fn a_refusal_changes_nothing_and_says_when() {
     assert!(worker.check(&limit, 0).is_ok());
 }
 
-/// Seen to fail on: a table of one seat that the next limit takes over without giving back.
+/// Seen to fail on: a seat that the next limit takes over.
 #[test]
 fn a_thread_asks_more_limits_than_it_has_seats() {
     let limits: Vec<_> = (0..40).map(|_| limit(2).0).collect();
@@ -447,10 +450,12 @@ fn a_debt_is_waited_for_by_those_who_hold() {
 /// Seen to fail on: an epoch that ends with every charge.
 #[test]
 fn a_charge_without_a_debt_leaves_what_is_held() {
-    let (limit, _) = limit(2);
+    let (limit, clock) = limit(2);
     let worker = Worker::new();
     worker.fill(&limit);
-    limit.charge(25);
+    // Were it given back, it would be worth nothing.
+    clock.advance(LONG);
+    limit.charge(40);
     refused(limit.check(1), 100);
     assert!(worker.check(&limit, 7).is_ok());
     limit.charge(1);
@@ -556,7 +561,7 @@ fn nobody_passes_who_waits_and_what_is_held_goes_to_the_line() {
     assert_eq!(drain(&limit), 10);
 }
 
-/// Seen to fail on: an ask that goes to wait and keeps what its thread holds.
+/// Seen to fail on: an ask that goes to wait and keeps what its thread holds; one that goes to wait in vain.
 #[test]
 fn one_who_waits_gives_back_what_its_thread_holds() {
     let (limit, clock) = limit(2);
@@ -684,9 +689,8 @@ fn one_thread_is_served_between_two_buckets() {
             if units == 0 {
                 continue;
             }
-            if least.ready(now, units) == Some(now) {
-                prop_assert!(limit.ready_in(units) == Ok(ns(0)));
-            }
+            let is_ready = limit.ready_in(units) == Ok(ns(0));
+            prop_assert!(is_ready || least.ready(now, units) != Some(now));
             let permit = match limit.try_acquire(units) {
                 Ok(permit) => permit,
                 Err(denied) if units > 30 => {
@@ -694,6 +698,7 @@ fn one_thread_is_served_between_two_buckets() {
                     continue;
                 }
                 Err(denied) => {
+                    prop_assert!(!is_ready);
                     let wait = denied.retry_after().unwrap();
                     clock.advance(wait - ns(1));
                     prop_assert_eq!(limit.check(units).unwrap_err().retry_after(), Some(ns(1)));
@@ -737,6 +742,10 @@ impl Record {
 enum Op {
     Advance(u64),
     Check(usize, u64),
+    /// So that the thread holds what it may.
+    Fill(usize),
+    /// By all threads until they are refused.
+    Drain,
     Take(usize, u64),
     /// A permit, the thread it is settled on, and the real cost in quarters.
     Settle(usize, usize, u64),
@@ -756,7 +765,9 @@ fn threads_in_turn_are_never_admitted_more() {
     const PERIOD_NS: u64 = 100;
     let (threads, units) = (0..3_usize, prop_oneof![4 => 1..5_u64, 1 => 1..30_u64]);
     let op = prop_oneof![
-        4 => prop_oneof![0..300_u64, 0..6_000_u64].prop_map(Op::Advance),
+        4 => prop_oneof![0..300_u64, 0..6_000_u64, Just(10_000)].prop_map(Op::Advance),
+        2 => threads.clone().prop_map(Op::Fill),
+        1 => Just(Op::Drain),
         10 => (threads.clone(), units.clone()).prop_map(|(thread, units)| Op::Check(thread, units)),
         6 => (threads.clone(), units).prop_map(|(thread, units)| Op::Take(thread, units)),
         5 => (any::<usize>(), threads.clone(), 0..6_u64).prop_map(|(nth, thread, real)| Op::Settle(nth, thread, real)),
@@ -787,6 +798,19 @@ fn threads_in_turn_are_never_admitted_more() {
                     if workers[thread].check(&limit, units).is_ok() {
                         assert!(!paused);
                         record.0.push((now, units));
+                    }
+                }
+                Op::Fill(thread) => {
+                    for units in [1, 1, 1, 1, 3, 1] {
+                        if workers[thread].check(&limit, units).is_ok() {
+                            record.0.push((now, units));
+                        }
+                    }
+                }
+                Op::Drain => {
+                    for worker in &workers {
+                        let limit = limit.clone();
+                        record.0.push((now, worker.run(move || drain(&limit))));
                     }
                 }
                 Op::Take(thread, units) => {
@@ -828,7 +852,8 @@ fn threads_in_turn_are_never_admitted_more() {
     });
 }
 
-/// Threads that come and go, at once, on a clock that is moved under them: in no interval more than the envelope.
+/// Threads that come and go, at once, on a clock that is moved under them: in no interval more than the envelope. From
+/// time to time they ask little until they hold what they may and the bucket is full again, and then all of them ask.
 ///
 /// Seen to fail on: a reserve that is not taken out of the burst; units of ended threads added to the next one's; two
 /// threads at one stripe; refunds into stock whatever their draw.
@@ -843,6 +868,8 @@ fn threads_that_come_and_go_are_never_admitted_more() {
     // Before and after each admission, and its units.
     let admitted = Mutex::new(Vec::<(u64, u64, u64)>::new());
     let (refusals, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    // Whether to hold back, and how many do.
+    let (calm, calmed) = (AtomicBool::new(false), AtomicUsize::new(0));
     let now = || tollgate::Clock::now(&clock).as_ns();
 
     // Asks by dice until told to stop. Those that never rest see to it that the limit is reached at every time.
@@ -858,7 +885,19 @@ fn threads_that_come_and_go_are_never_admitted_more() {
             }
             if rests && roll(40) == 0 {
                 let (then, until) = (now(), roll(2_000));
-                while now() < then + until && !done.load(Ordering::Relaxed) {
+                while now() < then + until && !done.load(Ordering::Relaxed) && !calm.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                }
+            }
+            if calm.load(Ordering::Acquire) {
+                for _ in 0..if asks == u64::MAX { 16 } else { 0 } {
+                    let before = now();
+                    if limit.check(1).is_ok() {
+                        mine.push((before, now(), 1));
+                    }
+                }
+                calmed.fetch_add(1, Ordering::Release);
+                while calm.load(Ordering::Acquire) && !done.load(Ordering::Relaxed) {
                     thread::yield_now();
                 }
             }
@@ -901,7 +940,18 @@ fn threads_that_come_and_go_are_never_admitted_more() {
             });
         }
         let mut dice = 7_u64;
-        for _ in 0..MOVES {
+        for turn in 0..MOVES {
+            if turn % 16 == 0 {
+                // Six threads hold back, at a full bucket each time.
+                clock.advance(ns(BURST * PERIOD_NS));
+                calmed.store(0, Ordering::Relaxed);
+                calm.store(true, Ordering::Release);
+                while calmed.load(Ordering::Acquire) < 6 {
+                    thread::yield_now();
+                }
+                clock.advance(ns(BURST * PERIOD_NS));
+                calm.store(false, Ordering::Release);
+            }
             let seen = refusals.load(Ordering::Relaxed);
             while refusals.load(Ordering::Relaxed) < seen + 3 {
                 thread::yield_now();

@@ -305,8 +305,8 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Striped<C> {
         Self::acquire(self, ask)
     }
 
-    fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {
-        Limiter::<K>::report(&self.shared().central, _key, &mut |standing| {
+    fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
+        Limiter::<K>::report(&self.shared().central, key, &mut |standing| {
             let remaining = self.with_held(standing.remaining, standing.policy.limit);
             visit(&Standing { remaining, ..standing.clone() });
         });
