@@ -44,8 +44,10 @@ use stripe::{Stripe, Taken};
 ///
 /// **What is relaxed** is fairness between threads, by at most the reserve: units that one thread holds are not
 /// another's, so one may be refused, or wait, that long while another is still served. A thread that takes a few units
-/// and never comes back keeps at most a portion, until it ends. Only what is asked for is drawn while little is left: a
-/// thread holds nothing until it comes again, and draws twice as much each time, up to a portion, until it is refused.
+/// and never comes back keeps at most a portion, until it ends; what goes back then is worth what has not been refilled
+/// since it was drawn. The rate is reached all the same: nothing is drawn to be held while somebody waits, and only what
+/// is asked for while little is left. A thread holds nothing until it comes again, and draws twice as much each time, up
+/// to a portion, until it is refused.
 ///
 /// **Changes** of quota, pauses, closing, resets, and debts act at once on what threads hold: it is not spent any more.
 ///
