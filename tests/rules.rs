@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use tollgate::http::PeerAddr;
+use tollgate::http::{PeerAddr, Shadowed};
 use tollgate::rules::{Problem, Rules, RulesConfig};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -31,8 +31,14 @@ struct Call<'a> {
 
 impl Call<'_> {
     async fn send(&self) -> Response<Bytes> {
-        let service =
-            service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+        let service = service_fn(|request: Request<()>| async move {
+            let mut response = Response::new(Empty::<Bytes>::new());
+            if let Some(shadowed) = request.extensions().get::<Shadowed>() {
+                let reason = format!("{:?}", shadowed.0.reason());
+                response.headers_mut().insert("x-shadowed", reason.parse().unwrap());
+            }
+            Ok::<_, Infallible>(response)
+        });
         let mut request = Request::builder().method(self.method).uri(self.path);
         for (name, value) in self.headers {
             request = request.header(*name, *value);
@@ -171,6 +177,105 @@ async fn several_windows_cost_wait_and_trial() {
             usize::from(admitted(&Call { peer: &peer, ..call(&rules, "GET", "/partly") }, 3).await == 1);
     }
     assert!((10..60).contains(&enforced), "{enforced} of 100 are enforced where 30 were asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_on_trial_refuses_no_request_without_its_key() {
+    let rules = rules(
+        r#"
+        [[rules]]
+        name = "tried"
+        route = "/tried"
+        key = ["bearer"]
+        missing = "reject"
+        mode = "shadow"
+        quotas = ["1/h"]
+        [[rules]]
+        name = "shared"
+        route = "/shared"
+        key = ["bearer"]
+        missing = "reject"
+        percent = 50
+        quotas = ["1/h"]
+        [[rules]]
+        name = "by address"
+        route = "/address"
+        mode = "shadow"
+        quotas = ["1/h"]
+        [[rules]]
+        name = "all"
+        always = true
+        key = []
+        quotas = ["5/h"]
+        "#,
+    );
+    for path in ["/tried", "/shared"] {
+        let passed = call(&rules, "GET", path).send().await;
+        assert_eq!(passed.status(), StatusCode::OK, "{path}");
+        assert_eq!(passed.headers()["x-shadowed"], "NoKey", "{path}");
+    }
+    let service =
+        service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+    let nobodys = Request::get("/address").body(()).unwrap();
+    let passed = rules.layer().layer(service).oneshot(nobodys).await.unwrap();
+    assert_eq!(passed.status(), StatusCode::OK, "the server tells no peer");
+    let all = rules.rule("all").unwrap();
+    assert_eq!(all.limit().snapshot(&all.key(&[]).unwrap()).unwrap().remaining, 2, "the others are taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_rule_on_trial() {
+    let rules = rules(
+        r#"
+        [[rules]]
+        name = "slow"
+        wait = "1min"
+        quotas = ["1 per 10s"]
+        [[rules]]
+        name = "tried"
+        always = true
+        mode = "shadow"
+        wait = "1h"
+        quotas = ["1/h"]
+        "#,
+    );
+    let started = tokio::time::Instant::now();
+    assert!(!call(&rules, "GET", "/").send().await.headers().contains_key("x-shadowed"));
+    let second = call(&rules, "GET", "/").send().await;
+    assert_eq!(second.headers()["x-shadowed"], "Exhausted");
+    assert_eq!(started.elapsed(), Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_for_several_rules_are_one_wait() {
+    let rules = rules(
+        r#"
+        [[rules]]
+        name = "each"
+        wait = "2s"
+        quotas = ["1/s burst 1"]
+        [[rules]]
+        name = "all"
+        always = true
+        key = []
+        wait = "2s"
+        quotas = ["1/s burst 2"]
+        "#,
+    );
+    let started = tokio::time::Instant::now();
+    let from = |host: u8| {
+        let rules = &rules;
+        async move {
+            let peer = format!("198.51.100.{host}");
+            let status = Call { peer: &peer, ..call(rules, "GET", "/") }.send().await.status().as_u16();
+            (status, started.elapsed().as_secs())
+        }
+    };
+    assert_eq!(from(1).await, (200, 0));
+    // The first waits a second for its own turn. By then others have taken two seconds of what all share.
+    let (again, b, c, d) = tokio::join!(from(1), from(2), from(3), from(4));
+    assert_eq!([b, c, d], [(200, 0), (200, 1), (200, 2)]);
+    assert_eq!(again, (429, 1), "two seconds more would be three in all");
 }
 
 #[tokio::test(start_paused = true)]
