@@ -28,7 +28,7 @@
 //! | `route` | a pattern: `/users/{id}`, `/static/{*path}` | every route |
 //! | `methods` | the methods it applies to; `GET` is also `HEAD`, unless another rule names that | all |
 //! | `always` | it applies beside the most specific rule, not in its place | no |
-//! | `key` | `client_ip`, `method`, `route`, `path`, `host`, `bearer`, `header:NAME`; several together; `[]` for one limit that all share | `["client_ip"]` |
+//! | `key` | `client_ip`, `client_ip/48` for so wide networks of IPv6, `method`, `route`, `path`, `host`, `bearer`, `header:NAME`; several together; `[]` for one limit that all share | `["client_ip"]` |
 //! | `missing` | a request without its key: counts by `client_ip`, is to `reject`, or is to `skip` | `client_ip` |
 //! | `quotas` | all of them hold together | |
 //! | `algorithm` | `token_bucket`, `sliding_window`, `sliding_counter`, `fixed_window` | `token_bucket` |

@@ -180,6 +180,44 @@ async fn several_windows_cost_wait_and_trial() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wider_tier_stops_who_moves_from_network_to_network() {
+    let rules = rules(
+        r#"
+        [[rules]]
+        name = "narrow"
+        quotas = ["2/h"]
+        [[rules]]
+        name = "wide"
+        always = true
+        key = ["client_ip/48"]
+        quotas = ["5/h"]
+        exempt = ["2001:db8:ffff::/48", "::ffff:198.51.100.0/120"]
+        "#,
+    );
+    let mut passed = 0;
+    for network in 0..9 {
+        let peer = format!("2001:db8:1:{network}::1");
+        passed += admitted(&Call { peer: &peer, ..call(&rules, "GET", "/") }, 9).await;
+    }
+    assert_eq!(passed, 5);
+    for (network, passes) in [("2001:db8:2:1::1", 2), ("203.0.113.7", 2), ("203.0.113.8", 2)] {
+        assert_eq!(
+            admitted(&Call { peer: network, ..call(&rules, "GET", "/") }, 9).await,
+            passes,
+            "{network}"
+        );
+    }
+    let wide = rules.rule("wide").unwrap();
+    let of = |text| wide.limit().snapshot(&wide.key(&[text]).unwrap()).map(|now| now.remaining);
+    assert_eq!((of("2001:db8:2:7::9"), of("2001:db8:1::/48")), (Some(3), Some(0)));
+    // Whom the wide one exempts it keeps no state of.
+    for peer in ["2001:db8:ffff:1::1", "198.51.100.7"] {
+        assert_eq!(admitted(&Call { peer, ..call(&rules, "GET", "/") }, 9).await, 2);
+        assert_eq!(of(peer), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rule_on_trial_refuses_no_request_without_its_key() {
     let rules = rules(
         r#"
