@@ -4,11 +4,15 @@
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(tollgate_loom))]
 use std::sync::{Mutex as Inner, MutexGuard};
+#[cfg(not(tollgate_loom))]
+pub(crate) use std::thread::yield_now;
 
 #[cfg(tollgate_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(tollgate_loom)]
 use loom::sync::{Mutex as Inner, MutexGuard};
+#[cfg(tollgate_loom)]
+pub(crate) use loom::thread::yield_now;
 
 /// A mutex that a panic elsewhere does not poison: what it guards is consistent whenever foreign code may run.
 #[derive(Debug)]

@@ -132,7 +132,7 @@ impl<A: Stored> Gate for RateGate<A> {
     }
 
     fn open(&mut self, door: &A::Door) -> bool {
-        door.open(&self.algorithm, &self.state)
+        door.open(&self.algorithm, &mut self.state)
     }
 
     fn capacity(&self) -> u64 {
