@@ -20,7 +20,7 @@ pub use and::{AcquireBoth, And, BothPermits, EitherFault};
 pub use boxed::{BoxAcquire, BoxLimiter, BoxPermit};
 pub use by::{AcquireBy, By, EitherKey, Found, FoundBy, KeyOf, OrKey, OrSkip, Unless, found_by};
 pub use concurrency::{AcquireSlots, Concurrency, ConcurrencyBuilder, Slots};
-pub use door::{Door, Locked, Stored, Word};
+pub use door::{Door, Locked, Ring, Stored, Word};
 pub use func::{LimiterFn, limiter_fn};
 #[cfg(feature = "governor")]
 pub use governor::{AcquireGovernor, GovernorPermit};

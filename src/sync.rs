@@ -1,9 +1,11 @@
 //! The one switch between the standard library's primitives and loom's.
 
 #[cfg(not(tollgate_loom))]
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(tollgate_loom))]
 use std::sync::{Mutex as Inner, MutexGuard};
+#[cfg(not(tollgate_loom))]
+pub(crate) use std::thread::yield_now;
 
 /// A thread-local made at compile time.
 #[cfg(not(tollgate_loom))]
@@ -21,9 +23,11 @@ macro_rules! thread_local_const {
 pub(crate) use thread_local_const;
 
 #[cfg(tollgate_loom)]
-pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(tollgate_loom)]
 use loom::sync::{Mutex as Inner, MutexGuard};
+#[cfg(tollgate_loom)]
+pub(crate) use loom::thread::yield_now;
 
 /// A mutex that a panic elsewhere does not poison: what it guards is consistent whenever foreign code may run.
 #[derive(Debug)]

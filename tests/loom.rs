@@ -22,8 +22,8 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 use tollgate::clock::{Armed, ManualTimer, Timer};
 use tollgate::{
-    Ask, Clock, Concurrency, Denied, Error, LimiterExt, ManualClock, Permit, Quota, Reason, Striped,
-    Timestamp, TokenBucket, TryLimiter,
+    Ask, Clock, Concurrency, Denied, Error, LimiterExt, ManualClock, Permit, Quota, Reason, SlidingWindow,
+    Striped, Timestamp, TokenBucket, TryLimiter,
 };
 
 /// Runs a model in every order there is.
@@ -216,6 +216,111 @@ fn a_look_under_the_lock_does_not_undo_a_take() {
         assert!(bucket.check(1).is_ok());
         assert!(other.join().unwrap());
         assert_eq!(bucket.snapshot().remaining, 0);
+    });
+}
+
+// The ring of a sliding window.
+
+/// A window of 100 ns whose ring is in use: making it and as many looks through the lock as its limit have gone before.
+fn ring(limit: u64) -> (SlidingWindow<ManualClock>, ManualClock) {
+    let clock = ManualClock::new();
+    let window = SlidingWindow::builder(Quota::per(limit, ns(100))).clock(clock.clone()).build().unwrap();
+    open(&window, limit);
+    (window, clock)
+}
+
+fn open(window: &SlidingWindow<ManualClock>, limit: u64) {
+    for _ in 0..limit {
+        window.ready_in(0).unwrap();
+    }
+}
+
+fn admitted(window: &SlidingWindow<ManualClock>, others: usize, each: usize) -> usize {
+    let ask =
+        move |window: &SlidingWindow<ManualClock>| (0..each).filter(|_| window.check(1).is_ok()).count();
+    let others: Vec<JoinHandle<usize>> = (0..others)
+        .map(|_| {
+            let window = window.clone();
+            thread::spawn(move || ask(&window))
+        })
+        .collect();
+    ask(window) + others.into_iter().map(|other| other.join().unwrap()).sum::<usize>()
+}
+
+/// Seen to fail on: a store in place of the compare-exchange in `Ring::look`.
+#[test]
+fn two_at_a_ring_are_admitted_as_the_limit_allows() {
+    every_order(|| {
+        let (window, clock) = ring(1);
+        assert_eq!(admitted(&window, 1, 1), 1);
+        let denied = window.check(1).unwrap_err();
+        assert_eq!((denied.reason(), denied.retry_after()), (Reason::Exhausted, Some(ns(100))));
+        clock.advance(ns(100));
+        assert!(window.check(1).is_ok());
+        assert!(window.check(1).is_err());
+    });
+}
+
+/// A lap that is begun while a place of the last one is still to be filled. Seen to fail on: no look at the lap in
+/// `Ring::see`.
+#[test]
+fn three_at_a_ring_are_admitted_as_the_limit_allows() {
+    model(0, || {
+        let (window, _clock) = ring(2);
+        assert_eq!(admitted(&window, 2, 2), 2);
+        assert_eq!(window.snapshot().remaining, 0);
+    });
+}
+
+/// Seen to fail on: no wait for those who fill their places in `Ring::shut`; a load and a store in place of its swap.
+#[test]
+fn a_look_under_the_lock_loses_no_unit_of_a_ring() {
+    model(0, || {
+        let (window, _clock) = ring(2);
+        let other = window.clone();
+        let other = thread::spawn(move || other.check(1).is_ok());
+        assert!((1..=2).contains(&window.snapshot().remaining));
+        assert!(window.check(1).is_ok());
+        assert!(other.join().unwrap());
+        assert_eq!(window.snapshot().remaining, 0);
+    });
+}
+
+/// The ring is closed and opened again, a lap or a window later, while another looks. Seen to fail on: a ring that is
+/// opened in the lap it was closed in; a relaxed store of the head in `Ring::open`.
+#[test]
+fn a_ring_that_is_opened_again_is_not_taken_for_the_one_before() {
+    model(1, || {
+        let (window, _clock) = ring(1);
+        let other = window.clone();
+        let other = thread::spawn(move || other.check(1));
+        window.set_quota(Quota::per(1, ns(1000))).unwrap();
+        open(&window, 1);
+        let heard = [window.check(1), other.join().unwrap()];
+        let refused: Vec<Denied> = heard.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].retry_after(), Some(ns(1000)));
+        assert_eq!(window.check(1).unwrap_err().retry_after(), Some(ns(1000)));
+    });
+}
+
+/// The ring is laid anew, from its first place on, while another reads a place. Seen to fail on: no second look at the
+/// head before a refusal; no fence in `Ring::open`.
+#[test]
+fn a_refusal_is_told_of_one_ring() {
+    model(0, || {
+        let (window, clock) = ring(2);
+        window.check(1).unwrap();
+        clock.advance(ns(10));
+        window.check(1).unwrap();
+        clock.advance(ns(90));
+        window.check(1).unwrap();
+        clock.advance(ns(5));
+        let other = window.clone();
+        let other = thread::spawn(move || other.check(1).unwrap_err().retry_after());
+        window.snapshot();
+        open(&window, 2);
+        assert_eq!(other.join().unwrap(), Some(ns(5)));
     });
 }
 

@@ -10,7 +10,8 @@ use crate::units::{Quota, QuotaError, Timestamp};
 /// Sliding window: no half-open window of its length ever holds more than the limit.
 ///
 /// **Guarantee.** Exact by default: a unit admitted at *t* counts until *t + window*, when it is gone. One entry of
-/// 24 bytes is kept for each distinct nanosecond in which something was admitted, at most one for each unit.
+/// 24 bytes is kept for each distinct nanosecond in which something was admitted, at most one for each unit; a busy
+/// limiter of at most 4096 units keeps eight bytes for each unit of its limit instead, and decides without a lock.
 ///
 /// **Segments.** [`segments(k)`](SlidingWindow::segments) bounds that memory to *k + 2* entries: what is admitted
 /// within *window / k* is kept as one entry that leaves with its youngest unit. It stays strict, and admits less: a
@@ -60,6 +61,11 @@ impl SlidingWindow {
         }
     }
 
+    /// Window and limit, if every unit is counted by its own time.
+    pub(crate) fn exact(&self) -> Option<(u64, u64)> {
+        self.segments.is_none().then_some((self.window_ns, self.limit))
+    }
+
     const fn gone_ns(&self, entry: &Entry) -> u64 {
         entry.last_ns.saturating_add(self.window_ns)
     }
@@ -69,6 +75,38 @@ impl SlidingWindow {
             state.used -= entry.units;
             state.entries.pop_front();
         }
+    }
+}
+
+impl State {
+    /// How many units are in the log.
+    pub(crate) const fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// When the last of them came.
+    pub(crate) fn newest_ns(&self) -> u64 {
+        self.entries.back().map_or(0, |entry| entry.last_ns)
+    }
+
+    /// Takes the log out: a time for each unit, oldest first.
+    pub(crate) fn take_times(&mut self) -> impl Iterator<Item = u64> {
+        self.used = 0;
+        let entries = std::mem::take(&mut self.entries);
+        entries.into_iter().flat_map(|entry| (0..entry.units).map(move |_| entry.last_ns))
+    }
+
+    /// The log of these times, oldest first.
+    pub(crate) fn of_times(times: impl Iterator<Item = u64>) -> Self {
+        let mut state = Self { entries: VecDeque::new(), used: 0 };
+        for at_ns in times {
+            state.used += 1;
+            match state.entries.back_mut().filter(|entry| entry.last_ns == at_ns) {
+                Some(entry) => entry.units += 1,
+                None => state.entries.push_back(Entry { opened_ns: at_ns, last_ns: at_ns, units: 1 }),
+            }
+        }
+        state
     }
 }
 

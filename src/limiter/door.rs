@@ -1,11 +1,14 @@
-//! Where a state lives: behind the line's lock, or in a word that needs no lock while nobody waits.
+//! Where a state lives: behind the line's lock, or where no lock is needed while nobody waits.
+
+mod ring;
+mod word;
+
+pub use ring::Ring;
+pub use word::Word;
 
 use std::fmt;
 
-use crate::algorithm::{
-    Algorithm, Any, FixedWindow, Joint, Pace, Place, SlidingCounter, SlidingWindow, Step, TokenBucket,
-};
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::algorithm::{Algorithm, Any, FixedWindow, Joint, SlidingCounter, SlidingWindow, TokenBucket};
 use crate::units::Timestamp;
 
 /// Says where a limiter over this algorithm keeps the state. For an algorithm of your own:
@@ -21,12 +24,18 @@ pub trait Door<A: Algorithm>: Send + Sync + fmt::Debug + 'static {
     fn build(sealed: Sealed) -> Self;
     #[doc(hidden)]
     fn look(&self, now: Timestamp, cost: u64) -> Glance;
+    /// When `cost` could go, if that is known and after `horizon`. Takes nothing.
+    #[doc(hidden)]
+    #[inline]
+    fn not_by(&self, _horizon: Timestamp, _cost: u64) -> Option<Timestamp> {
+        None
+    }
     /// Shuts the door and moves what was behind it into `state`.
     #[doc(hidden)]
     fn shut(&self, algorithm: &A, state: &mut A::State);
     /// Moves `state` behind the door and opens it, if it can be looked at there.
     #[doc(hidden)]
-    fn open(&self, algorithm: &A, state: &A::State) -> bool;
+    fn open(&self, algorithm: &A, state: &mut A::State) -> bool;
 }
 
 /// What a look through the door says.
@@ -61,13 +70,13 @@ impl<A: Algorithm> Door<A> for Locked {
         Glance::Shut
     }
     fn shut(&self, _algorithm: &A, _state: &mut A::State) {}
-    fn open(&self, _algorithm: &A, _state: &A::State) -> bool {
+    fn open(&self, _algorithm: &A, _state: &mut A::State) -> bool {
         true
     }
 }
 
 impl Stored for SlidingWindow {
-    type Door = Locked;
+    type Door = Ring;
 }
 impl Stored for SlidingCounter {
     type Door = Locked;
@@ -83,101 +92,4 @@ impl<A: Algorithm> Stored for Joint<A> {
 }
 impl Stored for TokenBucket {
     type Door = Word;
-}
-
-/// The word that says the state is behind the lock. A state that happens to be this word is moved on by one tick.
-const HELD: u64 = u64::MAX;
-
-/// The state of a token bucket in one atomic word.
-///
-/// | word | meaning | leaves by |
-/// |---|---|---|
-/// | any but `HELD` | theoretical arrival time on the circle; nobody waits | compare-exchange by anyone; swap to `HELD` under the lock |
-/// | `HELD` | the state is behind the lock | store under the lock, once nobody waits |
-///
-/// The other fields say how the word is read. They are written only while the word is `HELD`, so a compare-exchange
-/// from a word read before succeeds only if they have not been: it precedes the swap to `HELD` in the word's order,
-/// and its release makes the reads before it happen before what the swap's acquire lets be written. A refusal writes
-/// no word, so it looks at the word again. No word comes twice under different readings, since every change of them
-/// moves the circle on.
-#[derive(Debug)]
-pub struct Word {
-    word: AtomicU64,
-    anchor_ns: AtomicU64,
-    anchor_ticks: AtomicU64,
-    ticks_per_ns: AtomicU64,
-    ticks_per_unit: AtomicU64,
-    burst_ticks: AtomicU64,
-}
-
-impl Door<TokenBucket> for Word {
-    fn build(_: Sealed) -> Self {
-        Self {
-            word: AtomicU64::new(HELD),
-            anchor_ns: AtomicU64::new(0),
-            anchor_ticks: AtomicU64::new(0),
-            ticks_per_ns: AtomicU64::new(0),
-            ticks_per_unit: AtomicU64::new(0),
-            burst_ticks: AtomicU64::new(0),
-        }
-    }
-
-    #[inline]
-    fn look(&self, now: Timestamp, cost: u64) -> Glance {
-        loop {
-            // Acquire: what the word is read by was written before it was released.
-            let word = self.word.load(Ordering::Acquire);
-            if word == HELD {
-                return Glance::Shut;
-            }
-            let pace = Pace {
-                ticks_per_ns: self.ticks_per_ns.load(Ordering::Relaxed),
-                ticks_per_unit: self.ticks_per_unit.load(Ordering::Relaxed),
-                burst_ticks: self.burst_ticks.load(Ordering::Relaxed),
-            };
-            let anchor = Place {
-                at_ns: self.anchor_ns.load(Ordering::Relaxed),
-                ticks: self.anchor_ticks.load(Ordering::Relaxed),
-            };
-            match pace.step(anchor, word, now, cost) {
-                Step::Go(next) => {
-                    let next = next.wrapping_add(u64::from(next == HELD));
-                    let swapped = self.word.compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed);
-                    if swapped.is_ok() {
-                        return Glance::Go;
-                    }
-                }
-                Step::After(ticks) => {
-                    // Acquire: if any of the reads above saw a later value, the load below sees the later word.
-                    fence(Ordering::Acquire);
-                    if self.word.load(Ordering::Relaxed) == word {
-                        let at_ns = now.as_ns().saturating_add(pace.ns_of(ticks));
-                        return Glance::At(Timestamp::from_ns(at_ns));
-                    }
-                }
-                Step::Never | Step::Stale => return Glance::Shut,
-            }
-        }
-    }
-
-    fn shut(&self, _algorithm: &TokenBucket, state: &mut <TokenBucket as Algorithm>::State) {
-        state.word = self.word.swap(HELD, Ordering::AcqRel);
-    }
-
-    fn open(&self, algorithm: &TokenBucket, state: &<TokenBucket as Algorithm>::State) -> bool {
-        // In the instant of a change, grants before and after it are told apart under the lock.
-        if !state.tells_by_time() {
-            return false;
-        }
-        // Release before the writes: whoever sees one of them also sees that the word is HELD.
-        fence(Ordering::Release);
-        self.anchor_ns.store(state.anchor.at_ns, Ordering::Relaxed);
-        self.anchor_ticks.store(state.anchor.ticks, Ordering::Relaxed);
-        self.ticks_per_ns.store(algorithm.pace.ticks_per_ns, Ordering::Relaxed);
-        self.ticks_per_unit.store(algorithm.pace.ticks_per_unit, Ordering::Relaxed);
-        self.burst_ticks.store(algorithm.pace.burst_ticks, Ordering::Relaxed);
-        let word = state.word.wrapping_add(u64::from(state.word == HELD));
-        self.word.store(word, Ordering::Release);
-        true
-    }
 }

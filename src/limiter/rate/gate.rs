@@ -121,13 +121,18 @@ impl<A: Stored> Gate for RateGate<A> {
         door.look(now, units)
     }
 
+    #[inline]
+    fn not_by(door: &A::Door, horizon: Timestamp, units: u64) -> Option<Timestamp> {
+        door.not_by(horizon, units)
+    }
+
     fn shut(&mut self, door: &A::Door) {
         self.walked = None;
         door.shut(&self.algorithm, &mut self.state);
     }
 
     fn open(&mut self, door: &A::Door) -> bool {
-        door.open(&self.algorithm, &self.state)
+        door.open(&self.algorithm, &mut self.state)
     }
 
     fn capacity(&self) -> u64 {

@@ -66,7 +66,7 @@ impl<C: Clock> Shared<C> {
     }
 
     pub(super) fn take(&self, units: u64) -> Result<Grant, Denied> {
-        self.central.core.take(units)
+        self.central.core.take(units, |grant| grant)
     }
 
     /// Gives back `units` of what was granted so: the shared time goes down by what has not been refilled since.

@@ -1,0 +1,190 @@
+use std::sync::OnceLock;
+
+use super::{Door, Glance, Sealed};
+use crate::algorithm::{Algorithm, SlidingWindow};
+use crate::sync::{AtomicU64, Ordering, fence, yield_now};
+use crate::units::Timestamp;
+
+/// The head that says the log is behind the lock.
+const HELD: u64 = u64::MAX;
+/// The last time that fits a place.
+const GONE_MAX_NS: u64 = u64::MAX >> 1;
+/// The largest limit that has a ring: 32 KiB.
+const SLOTS_MAX: u64 = 1 << PLACE_BITS;
+/// A head is a lap and a place; a lap takes 2⁴⁸ turns of a ring of one place, half a year of them, to come again.
+const PLACE_BITS: u32 = 12;
+const PLACE: u64 = SLOTS_MAX - 1;
+
+/// The log of an exact sliding window as a ring with one place for each unit of the limit.
+///
+/// The unit admitted next takes the place of the one admitted *limit* units before it, if that has left the window.
+/// That keeps the promise whatever the order of the readings of the clock: of all units that ever take one place, no two
+/// are within one window, and there are *limit* places.
+///
+/// | head | meaning | leaves by |
+/// |---|---|---|
+/// | any but `HELD` | the lap and the place of the next unit; nobody waits | compare-exchange by anyone; swap to `HELD` under the lock |
+/// | `HELD` | the log is behind the lock | store under the lock, once nobody waits |
+///
+/// A place holds when its unit is gone, and whether that unit came in an odd lap: whoever moves the head past a place
+/// fills it next, and until then it shows the wrong lap.
+///
+/// To move the log between the lock and the ring takes a time that grows with the limit. Asks that need the lock
+/// (costs of several units, refunds, waits, looks) therefore let as many others pass through the lock before the
+/// ring is used again.
+#[derive(Debug)]
+pub struct Ring {
+    head: AtomicU64,
+    window_ns: AtomicU64,
+    limit: AtomicU64,
+    /// The lap that the ring was closed in. Never goes back, so no head comes twice under different readings.
+    lap: AtomicU64,
+    /// How often the lock has been taken since.
+    passed: AtomicU64,
+    places: OnceLock<Box<[AtomicU64]>>,
+}
+
+/// A unit in its place.
+const fn filled(gone_ns: u64, lap: u64) -> u64 {
+    gone_ns << 1 | (lap & 1)
+}
+
+const fn is_of(place: u64, lap: u64) -> bool {
+    place & 1 == lap & 1
+}
+
+impl Ring {
+    /// When the unit is gone whose place is taken next, with the head and the readings that tells; `None` if only the
+    /// lock can tell.
+    #[inline]
+    fn see(&self, cost: u64) -> Option<Sight<'_>> {
+        if cost != 1 {
+            return None;
+        }
+        // Acquire: what the head is read by was written before it was released.
+        let head = self.head.load(Ordering::Acquire);
+        if head == HELD {
+            return None;
+        }
+        let (lap, at) = (head >> PLACE_BITS, head & PLACE);
+        let place = self.places.get()?.get(at as usize)?;
+        // Relaxed, as where it is filled: nothing is read by what it says.
+        let unit = place.load(Ordering::Relaxed);
+        if !is_of(unit, lap.wrapping_sub(1)) {
+            return None;
+        }
+        let is_last = at + 1 == self.limit.load(Ordering::Relaxed);
+        let next = if is_last { (lap + 1) << PLACE_BITS } else { head + 1 };
+        Some(Sight { head, next, lap, place, gone_ns: unit >> 1 })
+    }
+
+    /// Whether the head is what it was, and so were the readings it was read by.
+    #[inline]
+    fn is_still(&self, head: u64) -> bool {
+        // Acquire: if any of the reads before saw a later value, the load below sees the later head.
+        fence(Ordering::Acquire);
+        self.head.load(Ordering::Relaxed) == head
+    }
+}
+
+struct Sight<'a> {
+    head: u64,
+    next: u64,
+    lap: u64,
+    place: &'a AtomicU64,
+    gone_ns: u64,
+}
+
+impl Door<SlidingWindow> for Ring {
+    fn build(_: Sealed) -> Self {
+        Self {
+            head: AtomicU64::new(HELD),
+            window_ns: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
+            lap: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            places: OnceLock::new(),
+        }
+    }
+
+    #[inline]
+    fn look(&self, now: Timestamp, cost: u64) -> Glance {
+        loop {
+            let Some(Sight { head, next, lap, place, gone_ns }) = self.see(cost) else { return Glance::Shut };
+            if now.as_ns() < gone_ns {
+                if self.is_still(head) {
+                    return Glance::At(Timestamp::from_ns(gone_ns));
+                }
+                continue;
+            }
+            let gone_ns = now.as_ns().saturating_add(self.window_ns.load(Ordering::Relaxed));
+            if gone_ns > GONE_MAX_NS {
+                return Glance::Shut;
+            }
+            if self.head.compare_exchange(head, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                place.store(filled(gone_ns, lap), Ordering::Relaxed);
+                return Glance::Go;
+            }
+        }
+    }
+
+    #[inline]
+    fn not_by(&self, horizon: Timestamp, cost: u64) -> Option<Timestamp> {
+        let Sight { head, gone_ns, .. } = self.see(cost)?;
+        (gone_ns > horizon.as_ns() && self.is_still(head)).then(|| Timestamp::from_ns(gone_ns))
+    }
+
+    fn shut(&self, _algorithm: &SlidingWindow, state: &mut <SlidingWindow as Algorithm>::State) {
+        let head = self.head.swap(HELD, Ordering::AcqRel);
+        let (lap, at) = (head >> PLACE_BITS, (head & PLACE) as usize);
+        let window_ns = self.window_ns.load(Ordering::Relaxed);
+        let limit = self.limit.load(Ordering::Relaxed) as usize;
+        let places = self.places.get().map_or(&[][..], |places| &places[..limit]);
+        let unit_in = |index: usize| loop {
+            let unit = places[index].load(Ordering::Relaxed);
+            if is_of(unit, if index < at { lap } else { lap.wrapping_sub(1) }) {
+                break unit >> 1;
+            }
+            // Whoever has moved the head past it is about to fill it.
+            yield_now();
+        };
+        // The readings of those who came together may be a little out of order.
+        let mut times: Vec<u64> = (at..limit)
+            .chain(0..at)
+            .map(unit_in)
+            .filter(|gone_ns| *gone_ns > 0)
+            .map(|gone_ns| gone_ns - window_ns)
+            .collect();
+        times.sort_unstable();
+        *state = <SlidingWindow as Algorithm>::State::of_times(times.into_iter());
+        self.lap.store(lap + 2, Ordering::Relaxed);
+        self.passed.store(0, Ordering::Relaxed);
+    }
+
+    fn open(&self, algorithm: &SlidingWindow, state: &mut <SlidingWindow as Algorithm>::State) -> bool {
+        let Some((window_ns, limit)) = algorithm.exact().filter(|(_, limit)| *limit <= SLOTS_MAX) else {
+            return false;
+        };
+        let passed = self.passed.load(Ordering::Relaxed) + 1;
+        self.passed.store(passed, Ordering::Relaxed);
+        let leaves = state.newest_ns().saturating_add(window_ns);
+        if passed <= limit || state.used() > limit || leaves > GONE_MAX_NS {
+            return false;
+        }
+        let places = self.places.get_or_init(|| (0..limit).map(|_| AtomicU64::new(0)).collect());
+        let Some(places) = places.get(..limit as usize) else { return false };
+        let lap = self.lap.load(Ordering::Relaxed);
+        let before = lap.wrapping_sub(1);
+        let empty = places.len() - state.used() as usize;
+        let gone = std::iter::repeat_n(0, empty).chain(state.take_times().map(|at_ns| at_ns + window_ns));
+        // Release before the writes: whoever sees one of them also sees that the head is HELD.
+        fence(Ordering::Release);
+        for (place, gone_ns) in places.iter().zip(gone) {
+            place.store(filled(gone_ns, before), Ordering::Relaxed);
+        }
+        self.window_ns.store(window_ns, Ordering::Relaxed);
+        self.limit.store(limit, Ordering::Relaxed);
+        self.head.store(lap << PLACE_BITS, Ordering::Release);
+        true
+    }
+}
