@@ -15,6 +15,7 @@ mod observed;
 mod rate;
 mod shadow;
 mod striped;
+mod stripes;
 
 pub use and::{AcquireBoth, And, BothPermits, EitherFault};
 pub use boxed::{BoxAcquire, BoxLimiter, BoxPermit};

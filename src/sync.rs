@@ -22,6 +22,33 @@ macro_rules! thread_local_const {
 }
 pub(crate) use thread_local_const;
 
+/// A small number of this thread's own, for spreading what threads share. Given when it is first asked for.
+#[inline]
+pub(crate) fn thread_number() -> usize {
+    const NONE: usize = usize::MAX;
+    thread_local_const! { static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(NONE); }
+    NUMBER.with(|number| match number.get() {
+        NONE => {
+            number.set(next_thread_number());
+            number.get()
+        }
+        known => known,
+    })
+}
+
+#[cfg(not(tollgate_loom))]
+#[cold]
+fn next_thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+#[cfg(tollgate_loom)]
+fn next_thread_number() -> usize {
+    loom::lazy_static! { static ref NEXT: AtomicUsize = AtomicUsize::new(0); }
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 #[cfg(tollgate_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(tollgate_loom)]

@@ -1,5 +1,6 @@
 //! A limit on how much may be in progress at once.
 
+mod free;
 mod gate;
 
 use std::convert::Infallible;
@@ -10,12 +11,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::line::{Acquire, Core};
+use super::stripes::{one_for_each_core, own};
 use super::{Limiter, Line, Permit, TryLimiter};
 use crate::algorithm::Grant;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Policy, Snapshot, Standing};
-use crate::units::{Cost, Name, NameError};
+use crate::units::{Cost, Name, NameError, Timestamp};
 use gate::SlotGate;
+
+/// More than any machine has cores, and 128 kB.
+const STRIPES_MAX: usize = 1024;
 
 /// A limit on how much may be in progress at once: weighted, first come, first served, resizable while in use,
 /// closable. A cheap handle: clones share one limit.
@@ -35,19 +40,42 @@ use gate::SlotGate;
 /// ```
 pub struct Concurrency<C: Clock = DefaultClock> {
     core: Arc<Core<SlotGate, C>>,
+    ties: Arc<[Arc<Tie<C>>]>,
+}
+
+/// What permits hold on to the limit by: one for each stripe, so that counting the permits of one thread does not
+/// meet another's.
+#[repr(align(128))]
+struct Tie<C: Clock> {
+    core: Arc<Core<SlotGate, C>>,
 }
 
 impl Concurrency {
     /// A limit of `slots`, at most 2⁶² (more is that). Zero admits nobody until it is resized.
     #[must_use]
     pub fn new(slots: u64) -> Self {
-        Self::built(SlotGate::new(slots), Line::new(), None, DefaultClock::default())
+        let stripes = stripes_for(slots);
+        Self::built(SlotGate::new(slots, stripes), Line::new(), None, DefaultClock::default())
     }
 
     /// A limit of `slots` with options.
     pub fn builder(slots: u64) -> ConcurrencyBuilder {
-        ConcurrencyBuilder { slots, clock: DefaultClock::default(), line: Line::new(), name: Ok(None) }
+        let stripes = stripes_for(slots);
+        ConcurrencyBuilder {
+            slots,
+            stripes,
+            clock: DefaultClock::default(),
+            line: Line::new(),
+            name: Ok(None),
+        }
     }
+}
+
+/// Enough slots for each core that a thread finds one at its own stripe nearly always; else one stripe.
+fn stripes_for(slots: u64) -> usize {
+    const ENOUGH: u64 = 8;
+    let cores = one_for_each_core().min(STRIPES_MAX).next_power_of_two();
+    if slots / ENOUGH >= cores as u64 { cores } else { 1 }
 }
 
 /// Options of a concurrency limit.
@@ -55,6 +83,7 @@ impl Concurrency {
 #[must_use = "a builder does nothing until `build`"]
 pub struct ConcurrencyBuilder<C = DefaultClock> {
     slots: u64,
+    stripes: usize,
     clock: C,
     line: Line,
     name: Result<Option<Name>, NameError>,
@@ -63,8 +92,16 @@ pub struct ConcurrencyBuilder<C = DefaultClock> {
 impl<C: Clock> ConcurrencyBuilder<C> {
     /// Tells the longest wait of an ask by `clock`.
     pub fn clock<D: Clock>(self, clock: D) -> ConcurrencyBuilder<D> {
-        let Self { slots, clock: _, line, name } = self;
-        ConcurrencyBuilder { slots, clock, line, name }
+        let Self { slots, stripes, clock: _, line, name } = self;
+        ConcurrencyBuilder { slots, stripes, clock, line, name }
+    }
+
+    /// Spreads the slots over `stripes` lines of memory of 128 bytes, or the next power of two, so that threads on
+    /// different ones do not meet while slots are free. One for each core where there are eight slots or more for each,
+    /// unless set. What is admitted does not depend on it; a refusal looks at all of them.
+    pub fn stripes(mut self, stripes: usize) -> Self {
+        self.stripes = stripes.clamp(1, STRIPES_MAX).next_power_of_two();
+        self
     }
 
     /// Sets how long the line may grow and in which order it is served.
@@ -87,13 +124,22 @@ impl<C: Clock> ConcurrencyBuilder<C> {
     /// # Errors
     /// What is wrong with the name.
     pub fn build(self) -> Result<Concurrency<C>, NameError> {
-        Ok(Concurrency::built(SlotGate::new(self.slots), self.line, self.name?, self.clock))
+        Ok(Concurrency::built(SlotGate::new(self.slots, self.stripes), self.line, self.name?, self.clock))
     }
 }
 
 impl<C: Clock> Concurrency<C> {
     fn built(gate: SlotGate, line: Line, name: Option<Name>, clock: C) -> Self {
-        Self { core: Arc::new(Core::new(gate, line, name, clock)) }
+        let stripes = gate.stripes();
+        let core = Arc::new(Core::new(gate, line, name, clock));
+        let ties = (0..stripes).map(|_| Arc::new(Tie { core: Arc::clone(&core) })).collect();
+        Self { core, ties }
+    }
+
+    /// The tie of this thread.
+    #[inline]
+    fn tie(&self) -> Arc<Tie<C>> {
+        Arc::clone(&self.ties[own(&self.ties)])
     }
 
     /// Waits in line for slots.
@@ -109,7 +155,7 @@ impl<C: Clock> Concurrency<C> {
     /// # Panics
     /// The future panics when polled again after it has answered.
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireSlots<C> {
-        AcquireSlots { acquire: Acquire::new(Arc::clone(&self.core), ask.into()) }
+        AcquireSlots { acquire: Acquire::new(Arc::clone(&self.core), ask.into()), tie: self.tie() }
     }
 
     /// Waits in line as a thread: no runtime is needed. Do not call it from a task.
@@ -118,7 +164,7 @@ impl<C: Clock> Concurrency<C> {
     /// As [`acquire`](Concurrency::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<Slots<C>, Denied> {
         let grant = Acquire::new(Arc::clone(&self.core), ask.into()).block()?;
-        Ok(Slots { core: Arc::clone(&self.core), grant })
+        Ok(Slots { tie: self.tie(), units: grant.units })
     }
 
     /// Takes slots if they are free now. Needs no runtime, and no lock while nobody waits.
@@ -127,7 +173,7 @@ impl<C: Clock> Concurrency<C> {
     /// Why not. There is no time after which it would surely pass: others must finish.
     #[inline]
     pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<Slots<C>, Denied> {
-        self.core.take(cost.into().units(), |grant| Slots { core: Arc::clone(&self.core), grant })
+        self.core.take(cost.into().units(), |grant| Slots { tie: self.tie(), units: grant.units })
     }
 
     /// Slots free, slots in all, and who waits, at this instant.
@@ -166,7 +212,7 @@ impl<C: Clock> Concurrency<C> {
 
 impl<C: Clock> Clone for Concurrency<C> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core) }
+        Self { core: Arc::clone(&self.core), ties: Arc::clone(&self.ties) }
     }
 }
 
@@ -206,6 +252,7 @@ impl<K: ?Sized, C: Clock> TryLimiter<K> for Concurrency<C> {
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireSlots<C: Clock = DefaultClock> {
     acquire: Acquire<SlotGate, C>,
+    tie: Arc<Tie<C>>,
 }
 
 impl<C: Clock> Future for AcquireSlots<C> {
@@ -214,7 +261,7 @@ impl<C: Clock> Future for AcquireSlots<C> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.acquire).poll(cx).map(|heard| match heard {
-            Ok(grant) => Ok(Slots { core: Arc::clone(self.acquire.core()), grant }),
+            Ok(grant) => Ok(Slots { tie: Arc::clone(&self.tie), units: grant.units }),
             Err(denied) => Err(Error::Denied(denied)),
         })
     }
@@ -230,19 +277,19 @@ impl<C: Clock> fmt::Debug for AcquireSlots<C> {
 /// progress has no cost beyond its time.
 #[must_use = "slots are free again as soon as this is dropped: hold it until the work is done"]
 pub struct Slots<C: Clock = DefaultClock> {
-    core: Arc<Core<SlotGate, C>>,
-    grant: Grant,
+    tie: Arc<Tie<C>>,
+    units: u64,
 }
 
 impl<C: Clock> Permit for Slots<C> {
     fn cost(&self) -> Cost {
-        Cost::new(self.grant.units)
+        Cost::new(self.units)
     }
 
     fn settle(self, _actual: Cost) {}
 
     fn report(&self, visit: &mut dyn FnMut(&Standing)) {
-        visit(&standing(&self.core));
+        visit(&standing(&self.tie.core));
     }
 }
 
@@ -253,12 +300,13 @@ fn standing<C: Clock>(core: &Core<SlotGate, C>) -> Standing {
 
 impl<C: Clock> Drop for Slots<C> {
     fn drop(&mut self) {
-        self.core.release(self.grant);
+        // Slots do not age: when they were granted is of no account.
+        self.tie.core.release(Grant::new(Timestamp::ZERO, self.units));
     }
 }
 
 impl<C: Clock> fmt::Debug for Slots<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slots").field("units", &self.grant.units).finish_non_exhaustive()
+        f.debug_struct("Slots").field("units", &self.units).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
+use super::free::FreeSlots;
 use crate::algorithm::{Balance, Grant, When};
 use crate::limiter::door::{Glance, Sealed};
 use crate::limiter::line::{Gate, Later};
-use crate::sync::{AtomicU64, Ordering};
 use crate::units::Timestamp;
 
 /// Keeps every sum of slots within a signed word.
@@ -11,38 +11,17 @@ const SLOTS_MAX: u64 = 1 << 62;
 pub(in crate::limiter) struct SlotGate {
     slots: i64,
     free: i64,
-}
-
-/// The word that says the count is behind the lock.
-const HELD: u64 = i64::MIN as u64;
-
-/// Free slots in one atomic word, as a signed number; `HELD` while somebody waits. How many there are in all is not
-/// needed to decide, so a resize leaves nothing stale to decide by.
-#[derive(Debug)]
-pub(crate) struct FreeSlots(AtomicU64);
-
-impl FreeSlots {
-    #[inline]
-    fn update(&self, next: impl Fn(i64) -> Option<i64>) -> bool {
-        let mut word = self.0.load(Ordering::Relaxed);
-        loop {
-            if word == HELD {
-                return false;
-            }
-            let Some(free) = next(word as i64) else { return false };
-            // Acquire and release: what was done under a slot happens before what is done under it next.
-            match self.0.compare_exchange_weak(word, free as u64, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(now) => word = now,
-            }
-        }
-    }
+    stripes: usize,
 }
 
 impl SlotGate {
-    pub(super) fn new(slots: u64) -> Self {
+    pub(super) fn new(slots: u64, stripes: usize) -> Self {
         let slots = slots.min(SLOTS_MAX) as i64;
-        Self { slots, free: slots }
+        Self { slots, free: slots, stripes }
+    }
+
+    pub(super) const fn stripes(&self) -> usize {
+        self.stripes
     }
 
     pub(super) fn resize(&mut self, slots: u64) {
@@ -61,30 +40,28 @@ impl Gate for SlotGate {
     type Plan = ();
     const TIMED: bool = false;
 
-    fn build_door(_: Sealed) -> FreeSlots {
-        FreeSlots(AtomicU64::new(HELD))
+    fn build_door(&self, _: Sealed) -> FreeSlots {
+        FreeSlots::held(self.stripes)
     }
 
     #[inline]
     fn look(door: &FreeSlots, _now: Timestamp, units: u64) -> Glance {
-        let took = door.update(|free| {
-            let units = i64::try_from(units).ok()?;
-            (units <= free).then_some(free - units)
-        });
-        if took { Glance::Go } else { Glance::Shut }
+        if door.take(units) { Glance::Go } else { Glance::Shut }
     }
 
     #[inline]
     fn put_back(door: &FreeSlots, units: u64) -> bool {
-        door.update(|free| Some(free + units as i64))
+        door.put_back(units)
     }
 
     fn shut(&mut self, door: &FreeSlots) {
-        self.free = door.0.swap(HELD, Ordering::AcqRel) as i64;
+        self.free = door.hold() as i64;
     }
 
     fn open(&mut self, door: &FreeSlots) -> bool {
-        door.0.store(self.free as u64, Ordering::Release);
+        // What is owed would have to be taken from whichever stripe a slot comes back to.
+        let Ok(free) = u64::try_from(self.free) else { return false };
+        door.open(free);
         true
     }
 

@@ -37,9 +37,10 @@ pub(crate) struct Core<G: Gate, C: Clock> {
 
 impl<G: Gate, C: Clock> Core<G, C> {
     pub(crate) fn new(gate: G, line: Line, name: Option<Name>, clock: C) -> Self {
+        let door = gate.build_door(Sealed(()));
         let inner = Inner::new(gate, line, name.clone(), clock.now());
         let core = Self {
-            door: G::build_door(Sealed(())),
+            door,
             is_spent: AtomicBool::new(false),
             clock,
             name,

@@ -20,7 +20,7 @@ pub(crate) trait Gate: Send + 'static {
     /// Whether time alone lets waiters in.
     const TIMED: bool;
 
-    fn build_door(sealed: Sealed) -> Self::Door;
+    fn build_door(&self, sealed: Sealed) -> Self::Door;
     fn look(door: &Self::Door, now: Timestamp, units: u64) -> Glance;
     /// When `units` could go, if that is known and after `horizon`. Takes nothing.
     #[inline]

@@ -112,7 +112,7 @@ impl<A: Stored> Gate for RateGate<A> {
     type Plan = Walk<A>;
     const TIMED: bool = true;
 
-    fn build_door(sealed: Sealed) -> A::Door {
+    fn build_door(&self, sealed: Sealed) -> A::Door {
         A::Door::build(sealed)
     }
 
