@@ -2,8 +2,9 @@
 //! `RateLimiter(100, 60)`.
 //!
 //! `cargo run --example api_client` calls a real local API 120 times at once. Nobody waits longer than five seconds, so
-//! the last 20 are told at once when to come back. Then an API whose window is two seconds: there they wait, and all are
-//! answered. With `-- --patient` they wait a minute as well. Exits with an error if either API ever had to answer 429.
+//! the last 20 are told at once when to come back. Then an API whose window is two seconds: there they wait, and all
+//! are answered. With `-- --patient` they wait a minute as well. Exits with an error if either API ever had to answer
+//! 429.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,7 +78,7 @@ async fn run(window: Duration, patience: Duration) -> Result<(), BoxError> {
     let mut waits = Vec::new();
     for error in answers.into_iter().filter_map(Result::err) {
         // A refusal by our own limit is expected. A 429, or anything else, is not.
-        let tollgate::Error::Denied(denied) = *error.downcast()?;
+        let tollgate::Error::Denied(denied) = *error.downcast::<tollgate::Error>()?;
         waits.extend(denied.retry_after());
     }
     println!("  {} answered in {took:.2?}", CALLS - waits.len());

@@ -1,8 +1,8 @@
 //! A pool of connections on an embedded SQLite: a limit in front of the pool, a time for each query, pages by key.
 //!
-//! `cargo run --example database` has eight readers page through a table over four connections, then fills all of them with
-//! queries that would run for hours, and are cut off. Exits with an error if a row was missed, or if a query went on
-//! beyond its time.
+//! `cargo run --example database` has eight readers page through a table over four connections, then fills all four
+//! with queries that would run for hours, and are cut off. Exits with an error if a row was missed, or if a query ran
+//! to its end.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
