@@ -15,11 +15,11 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use futures::future::join_all;
 use tokio::net::TcpListener;
-use tollgate::{Ask, Quota, QuotaError, SlidingWindow};
+use tollgate::{Ask, Denied, Quota, QuotaError, SlidingWindow};
 
 const ALLOWED: u64 = 100;
 const CALLS: usize = 120;
-/// The most that a call may be late: from its permit to where the API counts it.
+/// The most that a call may be late: from its permit to where the API counts it. Without it this API answers 429.
 const LATE: Duration = Duration::from_secs(1);
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -78,8 +78,7 @@ async fn run(window: Duration, patience: Duration) -> Result<(), BoxError> {
     let mut waits = Vec::new();
     for error in answers.into_iter().filter_map(Result::err) {
         // A refusal by our own limit is expected. A 429, or anything else, is not.
-        let tollgate::Error::Denied(denied) = *error.downcast::<tollgate::Error>()?;
-        waits.extend(denied.retry_after());
+        waits.extend(error.downcast::<tollgate::Error>()?.denied().and_then(Denied::retry_after));
     }
     println!("  {} answered in {took:.2?}", CALLS - waits.len());
     if let Some(wait) = waits.first() {
