@@ -139,6 +139,10 @@ fn slots(slots: u64) -> Concurrency<ManualClock> {
     Concurrency::builder(slots).clock(ManualClock::new()).build().unwrap()
 }
 
+fn slots_on(slots: u64, stripes: usize) -> Concurrency<ManualClock> {
+    Concurrency::builder(slots).stripes(stripes).clock(ManualClock::new()).build().unwrap()
+}
+
 const fn ns(ns: u64) -> Duration {
     Duration::from_nanos(ns)
 }
@@ -405,58 +409,64 @@ fn work<C: Clock>(slots: &Concurrency<C>, done: &AtomicUsize) -> usize {
     1
 }
 
-/// Seen to fail on: a store in place of the compare-exchange in `FreeSlots::update`, and a relaxed one; a
-/// relaxed swap in `SlotGate::shut`.
+/// Seen to fail on: a store in place of the compare-exchange in `free::update`, and a relaxed one; a
+/// relaxed swap in `FreeSlots::hold`.
 #[test]
 fn one_slot_is_held_by_one_at_a_time() {
-    every_order(|| {
-        let (slots, done) = (slots(1), Arc::new(AtomicUsize::new(0)));
-        let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
-        let other = thread::spawn(move || work(&others_slots, &others_done));
-        let count = work(&slots, &done) + other.join().unwrap();
-        assert!(count >= 1);
-        assert_eq!(done.load(Ordering::Relaxed), count);
-        assert_free(&slots, 1);
-    });
+    for stripes in [1, 2] {
+        every_order(move || {
+            let (slots, done) = (slots_on(1, stripes), Arc::new(AtomicUsize::new(0)));
+            let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
+            let other = thread::spawn(move || work(&others_slots, &others_done));
+            let count = work(&slots, &done) + other.join().unwrap();
+            assert!(count >= 1);
+            assert_eq!(done.load(Ordering::Relaxed), count);
+            assert_free(&slots, 1);
+        });
+    }
 }
 
-/// Seen to fail on: a store in place of the compare-exchange in `FreeSlots::update`.
+/// Seen to fail on: a store in place of the compare-exchange in `free::update`.
 #[test]
 fn two_slots_are_held_by_two_of_three() {
-    model(0, || {
-        let (slots, used) = (slots(2), Arc::new(AtomicUsize::new(0)));
-        let use_one = |slots: &Concurrency<ManualClock>, used: &AtomicUsize| {
-            let slot = slots.try_acquire(1);
-            if slot.is_ok() {
-                assert!(used.fetch_add(1, Ordering::Relaxed) < 2);
-                used.fetch_sub(1, Ordering::Relaxed);
-            }
-        };
-        let others: Vec<JoinHandle<()>> = (0..2)
-            .map(|_| {
-                let (slots, used) = (slots.clone(), Arc::clone(&used));
-                thread::spawn(move || use_one(&slots, &used))
-            })
-            .collect();
-        use_one(&slots, &used);
-        others.into_iter().for_each(|other| other.join().unwrap());
-        assert_free(&slots, 2);
-    });
+    for stripes in [1, 2] {
+        model(0, move || {
+            let (slots, used) = (slots_on(2, stripes), Arc::new(AtomicUsize::new(0)));
+            let use_one = |slots: &Concurrency<ManualClock>, used: &AtomicUsize| {
+                let slot = slots.try_acquire(1);
+                if slot.is_ok() {
+                    assert!(used.fetch_add(1, Ordering::Relaxed) < 2);
+                    used.fetch_sub(1, Ordering::Relaxed);
+                }
+            };
+            let others: Vec<JoinHandle<()>> = (0..2)
+                .map(|_| {
+                    let (slots, used) = (slots.clone(), Arc::clone(&used));
+                    thread::spawn(move || use_one(&slots, &used))
+                })
+                .collect();
+            use_one(&slots, &used);
+            others.into_iter().for_each(|other| other.join().unwrap());
+            assert_free(&slots, 2);
+        });
+    }
 }
 
-/// Seen to fail on: a load and a store in place of the swap in `SlotGate::shut`; a relaxed store in
-/// `SlotGate::open`.
+/// Seen to fail on: a load and a store in place of the swap in `FreeSlots::hold`; a relaxed store in
+/// `FreeSlots::open`.
 #[test]
 fn a_look_under_the_lock_loses_no_slot() {
-    every_order(|| {
-        let (slots, done) = (slots(1), Arc::new(AtomicUsize::new(0)));
-        let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
-        let other = thread::spawn(move || work(&others_slots, &others_done));
-        assert!(slots.snapshot().remaining <= 1);
-        let count = work(&slots, &done) + other.join().unwrap();
-        assert_eq!(done.load(Ordering::Relaxed), count);
-        assert_free(&slots, 1);
-    });
+    for stripes in [1, 2] {
+        every_order(move || {
+            let (slots, done) = (slots_on(1, stripes), Arc::new(AtomicUsize::new(0)));
+            let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
+            let other = thread::spawn(move || work(&others_slots, &others_done));
+            assert!(slots.snapshot().remaining <= 1);
+            let count = work(&slots, &done) + other.join().unwrap();
+            assert_eq!(done.load(Ordering::Relaxed), count);
+            assert_free(&slots, 1);
+        });
+    }
 }
 
 // The line.
@@ -473,15 +483,17 @@ fn wait_and_work<C: Clock>(slots: &Concurrency<C>, done: &AtomicUsize) {
 /// the line; a door that stays open while somebody waits; a drive that forgets calls made meanwhile.
 #[test]
 fn a_release_meets_one_who_joins_the_line() {
-    every_order(|| {
-        let slots = slots(1);
-        let slot = slots.try_acquire(1).unwrap();
-        let waiter = slots.clone();
-        let waiter = thread::spawn(move || drop(block_on(waiter.acquire(1)).unwrap()));
-        drop(slot);
-        waiter.join().unwrap();
-        assert_free(&slots, 1);
-    });
+    for stripes in [1, 2] {
+        every_order(move || {
+            let slots = slots_on(1, stripes);
+            let slot = slots.try_acquire(1).unwrap();
+            let waiter = slots.clone();
+            let waiter = thread::spawn(move || drop(block_on(waiter.acquire(1)).unwrap()));
+            drop(slot);
+            waiter.join().unwrap();
+            assert_free(&slots, 1);
+        });
+    }
 }
 
 /// Seen to fail on: a release that does not drive the line; the lock dropped between the check and joining
@@ -506,7 +518,7 @@ fn two_who_wait_are_served_in_turn() {
 }
 
 /// Seen to fail on: a release that does not drive the line; a door that stays open while somebody waits; a
-/// relaxed swap in `SlotGate::shut`.
+/// relaxed swap in `FreeSlots::hold`.
 #[test]
 fn three_who_wait_are_served_in_turn() {
     model(2, || {
@@ -529,18 +541,20 @@ fn three_who_wait_are_served_in_turn() {
 /// `SlotGate::shut`; a drive that forgets calls made meanwhile.
 #[test]
 fn one_who_waits_for_two_gets_both() {
-    model(0, || {
-        let slots = slots(2);
-        let releases: Vec<JoinHandle<()>> = (0..2)
-            .map(|_| {
-                let slot = slots.try_acquire(1).unwrap();
-                thread::spawn(move || drop(slot))
-            })
-            .collect();
-        drop(block_on(slots.acquire(2)).unwrap());
-        releases.into_iter().for_each(|release| release.join().unwrap());
-        assert_free(&slots, 2);
-    });
+    for stripes in [1, 2] {
+        model(0, move || {
+            let slots = slots_on(2, stripes);
+            let releases: Vec<JoinHandle<()>> = (0..2)
+                .map(|_| {
+                    let slot = slots.try_acquire(1).unwrap();
+                    thread::spawn(move || drop(slot))
+                })
+                .collect();
+            drop(block_on(slots.acquire(2)).unwrap());
+            releases.into_iter().for_each(|release| release.join().unwrap());
+            assert_free(&slots, 2);
+        });
+    }
 }
 
 /// Seen to fail on: a later poll that keeps the waker of the first.
