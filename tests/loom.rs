@@ -962,8 +962,7 @@ fn held_over(limit: Striped<ManualClock>, change: impl FnOnce(&Striped<ManualClo
     holder.join().unwrap()
 }
 
-/// Seen to fail on: a load and a store in place of the compare-exchange in `Stripe::claim`; a seat that is free before
-/// what is held there has gone back.
+/// Seen to fail on: a load and a store in place of the compare-exchange in `Stripe::claim`.
 #[test]
 fn one_seat_is_sat_at_by_one_at_a_time() {
     model(1, || {
@@ -975,7 +974,7 @@ fn one_seat_is_sat_at_by_one_at_a_time() {
     });
 }
 
-/// Seen to fail on: a pause without a change of epoch.
+/// Seen to fail on: a pause without a change of epoch; an epoch read after the draw in `Stripe::take`.
 #[test]
 fn a_pause_stops_one_who_holds() {
     model(0, || {
