@@ -322,7 +322,7 @@ fn a_refusal_is_told_of_one_ring() {
         clock.advance(ns(5));
         let other = window.clone();
         let other = thread::spawn(move || other.check(1).unwrap_err().retry_after());
-        window.snapshot();
+        let _ = window.snapshot();
         open(&window, 2);
         assert_eq!(other.join().unwrap(), Some(ns(5)));
     });
