@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use cpu_time::ProcessTime;
@@ -162,9 +162,10 @@ fn in_order(make: Make, asked: Asked, waiters: usize) -> f64 {
         let join = |rank| {
             let (mut wait, turn) = (line(), Arc::clone(&turn));
             let joined = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            assert!(joined == Poll::Pending, "there is nothing to have yet");
             tokio::spawn(async move {
-                wait.await;
+                if joined.is_pending() {
+                    wait.await;
+                }
                 turn.fetch_add(1, Ordering::Relaxed) == rank
             })
         };

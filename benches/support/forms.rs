@@ -50,11 +50,16 @@ macro_rules! each_bucket {
     ($load:expr, |$name:ident, $limiter:ident| $body:block) => {
         $crate::support::forms::each_bucket!(@ $load, $name, $limiter, $body,
             "tollgate" => |quota| tollgate::TokenBucket::builder(quota).clock(tollgate::SystemClock::default()).build(),
+            #[cfg(feature = "tsc")]
+            "tollgate (tsc)" =>
+                |quota| tollgate::TokenBucket::builder(quota).clock(tollgate::clock::TscClock::default()).build(),
             "tollgate (tokio clock)" => |quota| tollgate::TokenBucket::new(quota),
         );
     };
-    (@ $load:expr, $name:ident, $limiter:ident, $body:block, $($form:literal => |$quota:ident| $build:expr,)*) => {
-        $({
+    (@ $load:expr, $name:ident, $limiter:ident, $body:block,
+        $($(#[$meta:meta])* $form:literal => |$quota:ident| $build:expr,)*
+    ) => {
+        $($(#[$meta])* {
             let $name = $form;
             let $quota = $load.quota();
             let $limiter = $crate::support::peers::spent($load, $build.unwrap(), |limiter| limiter.check(1).is_ok());
@@ -72,9 +77,9 @@ macro_rules! each_keyed {
         );
     };
     (@ $quota:expr, $name:ident, $make:ident, $body:block,
-        $($form:literal => |$bucket:ident, $cap:ident| $build:expr,)*
+        $($(#[$meta:meta])* $form:literal => |$bucket:ident, $cap:ident| $build:expr,)*
     ) => {
-        $({
+        $($(#[$meta])* {
             let $name = $form;
             let $bucket =
                 tollgate::TokenBucket::builder($quota).clock(tollgate::SystemClock::default()).build().unwrap();
@@ -96,9 +101,9 @@ macro_rules! each_window {
         );
     };
     (@ $load:expr, $quota:expr, $name:ident, $limiter:ident, $body:block,
-        $($form:literal => |$of:ident| $build:expr,)*
+        $($(#[$meta:meta])* $form:literal => |$of:ident| $build:expr,)*
     ) => {
-        $({
+        $($(#[$meta])* {
             let $name = $form;
             let $of = $quota;
             let limiter = $build.clock(tollgate::SystemClock::default()).build().unwrap();
