@@ -9,10 +9,10 @@ use crate::units::Timestamp;
 const HELD: u64 = u64::MAX;
 /// The last time that fits a place.
 const GONE_MAX_NS: u64 = u64::MAX >> 1;
-/// The largest limit that has a ring: 32 KiB.
+/// The largest limit that has a ring: 128 KiB.
 const SLOTS_MAX: u64 = 1 << PLACE_BITS;
-/// A head is a lap and a place; a lap takes 2⁴⁸ turns of a ring of one place, half a year of them, to come again.
-const PLACE_BITS: u32 = 12;
+/// A head is a lap and a place: a ring of one place takes a lap of 2⁵⁰ turns, years of them, to come to a head again.
+const PLACE_BITS: u32 = 14;
 const PLACE: u64 = SLOTS_MAX - 1;
 
 /// The log of an exact sliding window as a ring with one place for each unit of the limit.
