@@ -16,7 +16,7 @@ mod timers;
 
 pub(super) use acquire::Acquire;
 pub(super) use core::Core;
-pub(super) use gate::{Gate, Later};
+pub(super) use gate::{Charge, Gate, Later};
 
 /// Who is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
