@@ -23,8 +23,14 @@ pub mod pace;
 #[cfg(feature = "tower")]
 pub mod tower;
 
+#[cfg(any(feature = "client", feature = "http"))]
+mod wire;
+
 #[cfg(feature = "http")]
 pub mod http;
+
+#[cfg(feature = "client")]
+pub mod client;
 
 #[cfg(feature = "rules")]
 pub mod rules;

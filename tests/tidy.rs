@@ -4,14 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors, as the crate's first page of documentation prints them; `sync` is the switch to loom below them all.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 9] = [
     &["units", "sync"],
     &["decision"],
     &["algorithm"],
     &["clock"],
     &["limiter"],
     &["contract", "pace", "tower"],
-    &["http"],
+    &["wire"],
+    &["client", "http"],
     &["rules"],
 ];
 

@@ -1,9 +1,8 @@
 //! The fields in which clients are told where they stand.
 
 mod list;
-mod parse;
 
-pub use parse::{FieldItem, FieldsError, parse_items};
+pub use crate::wire::{FieldItem, FieldsError, parse_items};
 
 use std::sync::OnceLock;
 use std::time::Duration;

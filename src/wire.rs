@@ -1,3 +1,5 @@
+//! Structured fields about limits, read: what both who serve and who call have to understand.
+
 use std::collections::BTreeMap;
 use std::fmt;
 
