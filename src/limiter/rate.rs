@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::line::{Acquire, Core, Gate};
+use super::line::{Acquire, Charge, Core};
 use super::{Keyed, Limiter, Permit, Stored, TryLimiter};
 use crate::algorithm::{self, FromQuota, Grant, Joint};
 use crate::clock::{Clock, DefaultClock};

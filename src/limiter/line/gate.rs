@@ -15,7 +15,7 @@ pub(crate) enum Later {
 }
 
 /// What is asked of a gate: a number of units, or of several kinds of units together.
-pub(crate) trait Load: Copy + Send + 'static {
+pub(crate) trait Load: Copy + Send + Unpin + 'static {
     /// How much of the line's length it takes; nothing is asked where this is zero.
     fn units(self) -> u64;
 }
