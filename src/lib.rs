@@ -23,9 +23,6 @@ pub mod pace;
 #[cfg(feature = "tower")]
 pub mod tower;
 
-#[cfg(any(feature = "client", feature = "http"))]
-mod wire;
-
 #[cfg(feature = "http")]
 pub mod http;
 

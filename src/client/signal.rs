@@ -1,5 +1,13 @@
 //! What one response says about the limits it was answered under. Pure: nothing is acted on here.
 
+mod budget;
+mod families;
+mod grpc;
+mod structured;
+mod text;
+mod throttle;
+mod time;
+
 use std::time::Duration;
 
 use ::http::{HeaderMap, StatusCode};
@@ -15,6 +23,8 @@ pub struct Signals {
     /// The call was refused for a limit: 429, a 503 with a wait, a 403 as GitHub answers it, gRPC's
     /// `RESOURCE_EXHAUSTED`, an error code of AWS.
     pub throttled: bool,
+    /// The server failed, or throttled: a 5xx, and what is like it in gRPC.
+    pub failed: bool,
     /// How long the server asks callers to stay away, rounded up. It may be there without a throttle.
     pub wait: Option<Duration>,
     /// What the server says of trying again, where it says anything.
@@ -113,15 +123,35 @@ impl Signals {
     /// `unix_now` is the local time since the Unix epoch. It counts where the response has no `Date` of its own.
     #[must_use]
     pub fn read(profile: Profile, status: StatusCode, headers: &HeaderMap, unix_now: Duration) -> Self {
-        let _ = (profile, status, headers, unix_now);
-        Self::default()
+        let made_at = time::made_at(headers, unix_now);
+        let mut said = Self {
+            wait: time::wait(headers, made_at),
+            may_retry: throttle::may_retry(headers),
+            scope: throttle::scope(headers),
+            bucket: throttle::bucket(headers),
+            ..Self::default()
+        };
+        if !throttle::is_cached(headers) {
+            let (limits, policies) = structured::read(headers);
+            let others = families::read(headers, !limits.is_empty(), policies, made_at, profile);
+            said.budgets = budget::ordered(limits.into_iter().chain(others).collect());
+        }
+        if let Some(reply) = grpc::Reply::read(headers) {
+            reply.put(&mut said);
+        }
+        said.throttled |= throttle::is_throttled(status, headers, &said);
+        said.failed |= said.throttled || status.is_server_error();
+        said
     }
 
     /// Reads the trailers of a gRPC reply.
     #[must_use]
     pub fn read_trailers(trailers: &HeaderMap) -> Self {
-        let _ = trailers;
-        Self::default()
+        let mut said = Self::default();
+        if let Some(reply) = grpc::Reply::read(trailers) {
+            reply.put(&mut said);
+        }
+        said
     }
 
     /// How long to stay away: the wait that the server asks for or, where a throttle has none, until the exhausted
@@ -130,5 +160,15 @@ impl Signals {
     pub fn hold(&self) -> Option<Duration> {
         let exhausted = self.budgets.first().filter(|budget| budget.remaining == Some(0));
         self.wait.or_else(|| exhausted?.reset_after).filter(|_| self.throttled)
+    }
+}
+
+/// What a call of tonic's was answered, where it was no success.
+#[cfg(feature = "tonic")]
+impl From<&tonic::Status> for Signals {
+    fn from(status: &tonic::Status) -> Self {
+        let mut said = Self::default();
+        grpc::Reply::of(status.code() as i32, status.details(), status.metadata().as_ref()).put(&mut said);
+        said
     }
 }

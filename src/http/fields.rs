@@ -1,8 +1,9 @@
 //! The fields in which clients are told where they stand.
 
 mod list;
+mod parse;
 
-pub use crate::wire::{FieldItem, FieldsError, parse_items};
+pub use parse::{FieldItem, FieldsError, parse_items};
 
 use std::sync::OnceLock;
 use std::time::Duration;

@@ -1,5 +1,3 @@
-//! Structured fields about limits, read: what both who serve and who call have to understand.
-
 use std::collections::BTreeMap;
 use std::fmt;
 
