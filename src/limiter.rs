@@ -14,6 +14,7 @@ mod line;
 mod observed;
 mod rate;
 mod shadow;
+mod unlimited;
 
 pub use and::{AcquireBoth, And, BothPermits, EitherFault};
 pub use boxed::{BoxAcquire, BoxLimiter, BoxPermit};
@@ -26,6 +27,10 @@ pub use governor::{AcquireGovernor, GovernorPermit};
 #[cfg(feature = "rules")]
 pub(crate) use keyed::Later;
 pub use keyed::{AcquireKeyed, Census, HashStore, KeyState, Keyed, Store, Tier};
+#[cfg(feature = "client")]
+pub(crate) use door::{Glance, Sealed};
+#[cfg(feature = "client")]
+pub(crate) use line::{Acquire, Core, Gate, Later, Load};
 pub use line::{Line, Order};
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub use observed::{AcquireObserved, Observed};
@@ -36,6 +41,7 @@ pub use rate::{
     TokenBucket,
 };
 pub use shadow::{AcquireShadow, Enforced, Nobody, Shadow, ShadowPermit, Share};
+pub use unlimited::{Free, Unlimited};
 
 use std::future::Future;
 

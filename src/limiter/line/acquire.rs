@@ -9,17 +9,16 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use super::core::Core;
-use super::gate::Gate;
+use super::gate::{Gate, Load};
 use super::queue::Ticket;
-use crate::algorithm::Grant;
 use crate::clock::Clock;
-use crate::decision::{Ask, Denied};
+use crate::decision::Denied;
 use crate::units::Timestamp;
 
 /// Waits for a grant. Dropped, it leaves the line; a grant it was not told of goes back.
 pub(crate) struct Acquire<G: Gate, C: Clock> {
     core: Arc<Core<G, C>>,
-    ask: Ask,
+    load: G::Load,
     /// Until when it will wait, counted from the call; `None`: for as long as it takes.
     deadline: Option<Timestamp>,
     stage: Stage,
@@ -33,13 +32,13 @@ enum Stage {
 
 impl<G: Gate, C: Clock> Acquire<G, C> {
     #[inline]
-    pub(crate) fn new(core: Arc<Core<G, C>>, ask: Ask) -> Self {
-        let deadline = match ask.max_wait() {
+    pub(crate) fn new(core: Arc<Core<G, C>>, load: G::Load, max_wait: Option<Duration>) -> Self {
+        let deadline = match max_wait {
             None => None,
             Some(Duration::ZERO) => Some(Timestamp::ZERO),
             Some(wait) => Some(core.clock().now().after(wait)).filter(|at| *at < Timestamp::MAX),
         };
-        Self { core, ask, deadline, stage: Stage::Fresh }
+        Self { core, load, deadline, stage: Stage::Fresh }
     }
 
     pub(crate) const fn core(&self) -> &Arc<Core<G, C>> {
@@ -47,7 +46,7 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
     }
 
     /// Waits as a thread.
-    pub(crate) fn block(mut self) -> Result<Grant, Denied> {
+    pub(crate) fn block(mut self) -> Result<G::Grant, Denied> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         loop {
             match self.step(&waker, true) {
@@ -61,10 +60,10 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
         }
     }
 
-    fn step(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<Grant, Denied>> {
+    fn step(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<G::Grant, Denied>> {
         let heard = match self.stage {
             Stage::Fresh => {
-                match self.core.enter(self.ask.units().units(), self.deadline, waker, is_thread) {
+                match self.core.enter(self.load, self.deadline, waker, is_thread) {
                     Ok(heard) => Some(heard),
                     Err(ticket) => {
                         self.stage = Stage::Queued(ticket);
@@ -86,7 +85,7 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
 }
 
 impl<G: Gate, C: Clock> Future for Acquire<G, C> {
-    type Output = Result<Grant, Denied>;
+    type Output = Result<G::Grant, Denied>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -104,7 +103,7 @@ impl<G: Gate, C: Clock> Drop for Acquire<G, C> {
 
 impl<G: Gate, C: Clock> fmt::Debug for Acquire<G, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquire").field("ask", &self.ask).finish_non_exhaustive()
+        f.debug_struct("Acquire").field("units", &self.load.units()).finish_non_exhaustive()
     }
 }
 

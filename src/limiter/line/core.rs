@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use super::Line;
-use super::gate::Gate;
+use super::gate::{Charge, Gate, Load};
 use super::inner::{Entry, Heard, Inner};
 use super::queue::{Answer, Ticket, Waiter};
 use crate::algorithm::Grant;
@@ -71,18 +71,18 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.with(|inner, now| act(&mut inner.gate, now))
     }
 
-    /// Takes `units` if they may be had now. Lock-free while nobody waits, where the gate has a door for it.
+    /// Takes `load` if it may be had now. Lock-free while nobody waits, where the gate has a door for it.
     #[inline]
-    pub(crate) fn take(&self, units: u64) -> Result<Grant, Denied> {
-        if units > 0 {
+    pub(crate) fn take(&self, load: G::Load) -> Result<G::Grant, Denied> {
+        if load.units() > 0 {
             let now = self.clock.now();
-            match G::look(&self.door, now, units) {
-                Glance::Go => return Ok(Grant::new(now, units)),
+            match G::look(&self.door, now, load) {
+                Glance::Go => return Ok(G::grant_at_door(now, load)),
                 Glance::At(at) => return Err(self.exhausted(now, at)),
                 Glance::Shut => {}
             }
         }
-        self.with(|inner, now| inner.take_or_tell(now, units).map(|()| inner.gate.grant(now, units)))
+        self.with(|inner, now| inner.take_or_tell(now, load))
     }
 
     #[cold]
@@ -99,8 +99,8 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.name.as_ref()
     }
 
-    pub(crate) fn ready_in(&self, units: u64) -> Result<std::time::Duration, Denied> {
-        self.with(|inner, now| inner.ready_in(now, units))
+    pub(crate) fn ready_in(&self, load: G::Load) -> Result<std::time::Duration, Denied> {
+        self.with(|inner, now| inner.ready_in(now, load))
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -112,19 +112,19 @@ impl<G: Gate, C: Clock> Core<G, C> {
     /// The first poll of an ask.
     pub(super) fn enter(
         self: &Arc<Self>,
-        units: u64,
+        load: G::Load,
         deadline: Option<Timestamp>,
         waker: &Waker,
         is_thread: bool,
-    ) -> Result<Told, Ticket> {
-        if units > 0 {
+    ) -> Result<Told<G>, Ticket> {
+        if load.units() > 0 {
             let now = self.clock.now();
-            if G::look(&self.door, now, units) == Glance::Go {
-                return Ok(Ok(Grant::new(now, units)));
+            if G::look(&self.door, now, load) == Glance::Go {
+                return Ok(Ok(G::grant_at_door(now, load)));
             }
         }
         // Made and dropped outside the lock, as every waker is.
-        let mut newcomer = Some(Waiter::new(units, deadline, waker.clone(), is_thread));
+        let mut newcomer = Some(Waiter::new(load, deadline, waker.clone(), is_thread));
         let mut wakes = Vec::new();
         let entry = self.with(|inner, now| inner.enter(now, &mut newcomer, &self.clock, &mut wakes));
         let panicked = wake_all(wakes);
@@ -142,7 +142,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
     }
 
     /// A later poll of an ask that waits.
-    pub(super) fn hear(self: &Arc<Self>, ticket: Ticket, waker: &Waker) -> Option<Told> {
+    pub(super) fn hear(self: &Arc<Self>, ticket: Ticket, waker: &Waker) -> Option<Told<G>> {
         let mut spare = None;
         loop {
             // Not through `with`: the door is shut while the ask waits, and listening changes nothing.
@@ -182,26 +182,9 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.drive();
     }
 
-    /// Gives back what `grant` holds. Lock-free while nobody waits, where the gate has a door for it.
-    pub(crate) fn release(self: &Arc<Self>, grant: Grant) {
-        if grant.units > 0 && !G::put_back(&self.door, grant.units) {
-            self.give_back(grant, grant.units);
-        }
-    }
-
-    pub(crate) fn settle(self: &Arc<Self>, grant: Grant, actual: u64) {
-        if actual == grant.units {
-            return;
-        }
-        match actual.checked_sub(grant.units) {
-            Some(more) => self.change(|gate, now| gate.charge(now, more)),
-            None => self.give_back(grant, grant.units - actual),
-        }
-    }
-
     /// A change for the better: nobody's wait grows, so the line is not walked.
-    fn give_back(self: &Arc<Self>, grant: Grant, units: u64) {
-        self.alter(|inner, now, _| inner.gate.give_back(now, grant, units));
+    pub(crate) fn give_back(self: &Arc<Self>, grant: G::Grant, load: G::Load) {
+        self.alter(|inner, now, _| inner.gate.give_back(now, grant, load));
     }
 
     /// Changes the gate and lets those who wait see it.
@@ -268,8 +251,30 @@ impl<G: Gate, C: Clock> Core<G, C> {
     }
 }
 
+impl<G: Gate<Load = u64, Grant = Grant>, C: Clock> Core<G, C> {
+    /// Gives back what `grant` holds. Lock-free while nobody waits, where the gate has a door for it.
+    pub(crate) fn release(self: &Arc<Self>, grant: Grant) {
+        if grant.units > 0 && !G::put_back(&self.door, grant.units) {
+            self.give_back(grant, grant.units);
+        }
+    }
+
+    pub(crate) fn settle(self: &Arc<Self>, grant: Grant, actual: u64)
+    where
+        G: Charge,
+    {
+        if actual == grant.units {
+            return;
+        }
+        match actual.checked_sub(grant.units) {
+            Some(more) => self.change(|gate, now| gate.charge(now, more)),
+            None => self.give_back(grant, grant.units - actual),
+        }
+    }
+}
+
 /// What an ask is answered.
-pub(super) type Told = Result<Grant, Denied>;
+pub(super) type Told<G> = Result<<G as Gate>::Grant, Denied>;
 
 /// Wakes all, even if one of them panics: each of them has been told something.
 fn wake_all(wakes: Vec<Waker>) -> Panicked {
