@@ -149,7 +149,11 @@ fn by_origin(clock: &ManualClock) -> Guards<Origin, SlidingWindow<ManualClock>, 
 const SEVEN: Duration = Duration::from_secs(7);
 
 /// That `call` is held for seven seconds at least, and then goes.
-async fn goes_after_seven_seconds<F: Future>(mut call: Pin<&mut F>, upstream: &Upstream, clock: &ManualClock) -> F::Output {
+async fn goes_after_seven_seconds<F: Future>(
+    mut call: Pin<&mut F>,
+    upstream: &Upstream,
+    clock: &ManualClock,
+) -> F::Output {
     assert!(call.as_mut().now_or_never().is_none(), "it is held");
     clock.advance(SEVEN - Duration::from_nanos(1));
     assert!(call.as_mut().now_or_never().is_none(), "it is held to the end");
@@ -359,12 +363,17 @@ async fn reqwest_is_held_and_its_responses_are_whole() {
     let (guard, client) = (guard(&clock), reqwest::Client::new());
     upstream.tell(Answer::throttle(7));
     let throttled = guard.send(client.get(upstream.url("/"))).await.unwrap();
-    assert_eq!(throttled.status(), reqwest::StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(throttled.status(), StatusCode::TOO_MANY_REQUESTS);
     let call = pin!(guard.send(client.get(upstream.url("/after?it"))));
     let answer = goes_after_seven_seconds(call, &upstream, &clock).await.unwrap();
     assert_eq!(answer.url().as_str(), upstream.url("/after?it"));
     assert_eq!(answer.remote_addr(), Some(upstream.address));
     assert_eq!(answer.text().await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn what_reqwest_fails_at_is_its_own_error() {
+    let (guard, client) = (guard(&ManualClock::new()), reqwest::Client::new());
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let failed = guard.send(client.get(format!("http://{nobody}/"))).await.unwrap_err();
     assert!(matches!(failed, LimitError::Service(error) if error.is_connect()));
@@ -393,7 +402,7 @@ async fn behind_a_redirect_the_word_counts_for_who_said_it() {
     asked.tell(Answer::new(302, &[("location", &other.url("/"))]));
     other.tell(Answer::throttle(7));
     let throttled = guards.send(client.get(asked.url("/"))).await.unwrap();
-    assert_eq!(throttled.status(), reqwest::StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(throttled.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(throttled.url().as_str(), other.url("/"));
     guards.send(client.get(asked.url("/"))).await.unwrap();
     let call = pin!(guards.send(client.get(other.url("/"))));
@@ -409,6 +418,12 @@ async fn a_guard_is_middleware_of_reqwest() {
     let call = pin!(client.get(upstream.url("/")).send());
     let answer = goes_after_seven_seconds(call, &upstream, &clock).await.unwrap();
     assert_eq!(answer.text().await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_middle_is_told_from_an_error() {
+    let (clock, upstream) = (ManualClock::new(), Upstream::serve().await);
+    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(guard(&clock)).build();
     upstream.tell(Answer::throttle(3600));
     client.get(upstream.url("/")).send().await.unwrap();
     let refused = client.get(upstream.url("/")).send().await.unwrap_err();
@@ -420,7 +435,8 @@ async fn a_guard_is_middleware_of_reqwest() {
 async fn guards_of_origins_are_middleware_too() {
     let clock = ManualClock::new();
     let (slow, fast) = (Upstream::serve().await, Upstream::serve().await);
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(by_origin(&clock)).build();
+    let client =
+        reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(by_origin(&clock)).build();
     slow.tell(Answer::throttle(7));
     client.get(slow.url("/")).send().await.unwrap();
     client.get(fast.url("/")).send().await.unwrap();

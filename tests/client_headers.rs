@@ -28,7 +28,7 @@ struct Vector {
     id: String,
     status: u16,
     headers: BTreeMap<String, Lines>,
-    now: jiff::Timestamp,
+    now: String,
     expect: Expect,
     buckets: Option<BTreeMap<String, Standing>>,
     profile: Option<ProfileOf>,
@@ -109,7 +109,8 @@ impl Vector {
             None => Profile::Auto,
             Some(ProfileOf { reset_unit: ResetUnit::Ms }) => Profile::ResetMs,
         };
-        let unix_now = Duration::try_from(self.now.as_duration()).unwrap();
+        let now: jiff::Timestamp = self.now.parse().unwrap();
+        let unix_now = Duration::try_from(now.as_duration()).unwrap();
         let status = StatusCode::from_u16(self.status).unwrap();
         signal_bounds::check(status, &headers, unix_now);
         Signals::read(profile, status, &headers, unix_now)
@@ -213,11 +214,9 @@ fn every_grpc_reply_is_read_as_expected() {
         }
         // A reader that shares nothing with ours.
         let other = Reply::read(&fields);
-        assert_eq!(
-            (in_the_trailers.throttled, in_the_trailers.wait),
-            (other.is_throttled(), other.wait()),
-            "{id}"
-        );
+        let read = (other.is_throttled(), other.wait_ms(), other.may_retry());
+        assert_eq!(read, (expect.throttled, expect.retry_after_ms, expect.may_retry), "{id}: the other reader");
+        assert_eq!(in_the_trailers.wait, other.wait(), "{id}: to the nanosecond");
     }
     println!("grpc: {} of {} passed", vectors.len(), vectors.len());
     assert_eq!(vectors.len(), 18);

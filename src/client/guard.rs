@@ -286,7 +286,10 @@ impl<L: Clone, C: Clock> Clone for Guard<L, C> {
 
 impl<L, C: Clock> fmt::Debug for Guard<L, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("name", &self.name()).field("held_for", &self.held_for()).finish_non_exhaustive()
+        f.debug_struct("Guard")
+            .field("name", &self.name())
+            .field("held_for", &self.held_for())
+            .finish_non_exhaustive()
     }
 }
 

@@ -32,3 +32,11 @@ impl<T: Tells, E> Tells for Result<T, E> {
         self.as_ref().ok()?.signals(profile, unix_now)
     }
 }
+
+/// What a call of tonic's was answered, where it was no success.
+#[cfg(feature = "tonic")]
+impl Tells for tonic::Status {
+    fn signals(&self, _profile: Profile, _unix_now: Duration) -> Option<Cow<'_, Signals>> {
+        Some(Cow::Owned(self.into()))
+    }
+}

@@ -180,7 +180,11 @@ impl GuardGate {
         let before = self.upstream.held_until;
         self.upstream.held_until = if replaces { until } else { until.max(before) };
         self.bar(now);
-        if before > now { Vec::new() } else { self.calls.values_mut().filter_map(|call| call.waker.take()).collect() }
+        if before > now {
+            Vec::new()
+        } else {
+            self.calls.values_mut().filter_map(|call| call.waker.take()).collect()
+        }
     }
 
     /// If the server asks for longer than it may, those who wait are to be told.

@@ -92,7 +92,10 @@ impl Upstream {
         self.held_until <= now
             && self.allowances.are_over(now)
             && self.pace.as_ref().is_none_or(|pace| pace.is_old(now))
-            && self.quotas.iter_mut().all(|quota| quota.bucket.balance(&mut quota.state, now).full == When::At(now))
+            && self
+                .quotas
+                .iter_mut()
+                .all(|quota| quota.bucket.balance(&mut quota.state, now).full == When::At(now))
     }
 
     /// Whether a configured quota can never let `usage` go.

@@ -28,7 +28,12 @@ struct Held<P, C: Clock> {
 
 impl<B: HttpBody, P, C: Clock> GuardBody<B, P, C> {
     /// The body of what was answered so, by the server that the permit is for.
-    pub(in crate::client) fn answered(body: B, parts: &Parts, mut permit: Guarded<P, C>, said: Signals) -> Self {
+    pub(in crate::client) fn answered(
+        body: B,
+        parts: &Parts,
+        mut permit: Guarded<P, C>,
+        said: Signals,
+    ) -> Self {
         if !body.is_end_stream() && awaits_trailers(parts) {
             return Self::held(body, permit, Some(said));
         }
@@ -59,7 +64,10 @@ impl<B: HttpBody, P, C: Clock> HttpBody for GuardBody<B, P, C> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         let trailers = match &frame {

@@ -69,7 +69,9 @@ where
                     })?;
                     let (mut service, request, guard) = call.take().expect(AGAIN);
                     let response = service.call(request);
-                    this.stage.as_mut().project_replace(Stage::Calling { response, under: Some((permit, guard)) });
+                    this.stage
+                        .as_mut()
+                        .project_replace(Stage::Calling { response, under: Some((permit, guard)) });
                 }
                 StageProjected::Calling { response, under } => {
                     let response = ready!(response.poll(cx));
