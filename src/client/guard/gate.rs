@@ -217,8 +217,9 @@ impl GuardGate {
         let rate = self.upstream.pace.as_ref().map(Pace::rate);
         self.learner.throttled(sent, self.last_sent, rate, teaches);
         let wait = signals.hold().unwrap_or_else(|| self.learner.backoff().min(self.ceiling));
-        let wait = self.jitter.stretch(wait);
-        self.hold(now, wait, false)
+        let later = self.jitter.stretch(wait);
+        // What the server asks for and may ask for is not made too long by what we add.
+        self.hold(now, if wait <= self.ceiling { later.min(self.ceiling) } else { later }, false)
     }
 
     /// A call is over, answered or not.
