@@ -42,18 +42,23 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let client = reqwest::Client::new();
     let prompts = Arc::new(Mutex::new((0..PROMPTS).map(|n| 40 + n as u64 % 30)));
-    println!("{PROMPTS} prompts, {TASKS} tasks; the model takes {REQUESTS} requests and {TOKENS} tokens a period");
+    println!(
+        "{PROMPTS} prompts, {TASKS} tasks; the model takes {REQUESTS} requests and {TOKENS} tokens a period"
+    );
 
     let reserved_first = guard.estimate(Usage::tokens(50, MAX_OUTPUT));
     let started_at = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..TASKS {
-        let (guard, client, url, prompts) = (guard.clone(), client.clone(), url.clone(), Arc::clone(&prompts));
+        let (guard, client, url, prompts) =
+            (guard.clone(), client.clone(), url.clone(), Arc::clone(&prompts));
         tasks.spawn(async move {
             let mut used = 0;
             loop {
                 let next = prompts.lock().unwrap().next();
-                let Some(input) = next else { return Ok::<u64, Box<dyn std::error::Error + Send + Sync>>(used) };
+                let Some(input) = next else {
+                    return Ok::<u64, Box<dyn std::error::Error + Send + Sync>>(used);
+                };
                 // Waits until the request and its tokens may go, all of them together.
                 let mut permit = guard.reserve(Usage::tokens(input, MAX_OUTPUT)).await?;
                 let body = json!({ "input": input, "max_output": MAX_OUTPUT }).to_string();

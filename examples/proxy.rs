@@ -31,7 +31,8 @@ struct Proxy {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let counts = Arc::new(Mutex::new(Counts { level: BURST as f64, at: Instant::now(), served: 0, refused: 0 }));
+    let counts =
+        Arc::new(Mutex::new(Counts { level: BURST as f64, at: Instant::now(), served: 0, refused: 0 }));
     let upstream = serve(Router::new().route("/", get(answer)).with_state(Arc::clone(&counts))).await?;
 
     // Four fifths of what the upstream serves: what is sent evenly does not arrive evenly.

@@ -21,14 +21,14 @@ pub use boxed::{BoxAcquire, BoxLimiter, BoxPermit};
 pub use by::{AcquireBy, By, EitherKey, Found, FoundBy, KeyOf, OrKey, OrSkip, Unless, found_by};
 pub use concurrency::{AcquireSlots, Concurrency, ConcurrencyBuilder, Slots};
 pub use door::{Door, Locked, Stored, Word};
+#[cfg(feature = "client")]
+pub(crate) use door::{Glance, Sealed};
 pub use func::{LimiterFn, limiter_fn};
 #[cfg(feature = "governor")]
 pub use governor::{AcquireGovernor, GovernorPermit};
 #[cfg(feature = "rules")]
 pub(crate) use keyed::Later;
 pub use keyed::{AcquireKeyed, Census, HashStore, KeyState, Keyed, Store, Tier};
-#[cfg(feature = "client")]
-pub(crate) use door::{Glance, Sealed};
 #[cfg(feature = "client")]
 pub(crate) use line::{Acquire, Core, Gate, Later, Load};
 pub use line::{Line, Order};

@@ -149,7 +149,11 @@ fn by_origin(clock: &ManualClock) -> Guards<Origin, SlidingWindow<ManualClock>, 
 const SEVEN: Duration = Duration::from_secs(7);
 
 /// That `call` is held for seven seconds at least, and then goes.
-async fn goes_after_seven_seconds<F: Future>(mut call: Pin<&mut F>, upstream: &Upstream, clock: &ManualClock) -> F::Output {
+async fn goes_after_seven_seconds<F: Future>(
+    mut call: Pin<&mut F>,
+    upstream: &Upstream,
+    clock: &ManualClock,
+) -> F::Output {
     assert!(call.as_mut().now_or_never().is_none(), "it is held");
     clock.advance(SEVEN - Duration::from_nanos(1));
     assert!(call.as_mut().now_or_never().is_none(), "it is held to the end");
@@ -420,7 +424,8 @@ async fn a_guard_is_middleware_of_reqwest() {
 async fn guards_of_origins_are_middleware_too() {
     let clock = ManualClock::new();
     let (slow, fast) = (Upstream::serve().await, Upstream::serve().await);
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(by_origin(&clock)).build();
+    let client =
+        reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(by_origin(&clock)).build();
     slow.tell(Answer::throttle(7));
     client.get(slow.url("/")).send().await.unwrap();
     client.get(fast.url("/")).send().await.unwrap();

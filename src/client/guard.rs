@@ -184,10 +184,10 @@ impl<L, C: Clock> Guard<L, C> {
         wake(self.core.change(|gate, now| gate.hold(now, wait, true)));
     }
 
-    /// Ends the hold, and forgets what the server has told of its budgets.
+    /// Ends the hold, and forgets what the server has told of its budgets and what it has taught.
     pub fn lift(&self) {
         wake(self.core.change(|gate, now| {
-            gate.upstream.allowances.clear();
+            gate.forget();
             gate.hold(now, Duration::ZERO, true)
         }));
     }
@@ -286,7 +286,10 @@ impl<L: Clone, C: Clock> Clone for Guard<L, C> {
 
 impl<L, C: Clock> fmt::Debug for Guard<L, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("name", &self.name()).field("held_for", &self.held_for()).finish_non_exhaustive()
+        f.debug_struct("Guard")
+            .field("name", &self.name())
+            .field("held_for", &self.held_for())
+            .finish_non_exhaustive()
     }
 }
 

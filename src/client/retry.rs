@@ -87,7 +87,9 @@ impl RetryBudget {
 
 impl fmt::Debug for RetryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryBudget").field("left_thousandths", &*self.shared.left.lock()).finish_non_exhaustive()
+        f.debug_struct("RetryBudget")
+            .field("left_thousandths", &*self.shared.left.lock())
+            .finish_non_exhaustive()
     }
 }
 

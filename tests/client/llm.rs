@@ -109,10 +109,10 @@ fn told_budgets_of_tokens_bind_as_well() {
     let mut large = Box::pin(guard.reserve(Usage::tokens(100, 100)));
     assert!(poll(&mut large).is_pending());
     drop(large);
-    let _small = granted(poll(&mut Box::pin(guard.reserve(Usage::tokens(50, 50)))));
+    let small = granted(poll(&mut Box::pin(guard.reserve(Usage::tokens(50, 50)))));
     // One of which nobody knows the tokens takes at least one.
     assert!(is_shut(&guard));
-    drop(permit);
+    drop((permit, small));
     clock.advance(secs(20));
     drop(now(&guard));
     // More than all of it goes when all of it is there.

@@ -4,8 +4,11 @@
 mod converge;
 mod guard;
 mod keyed;
+#[cfg(feature = "contract")]
+mod laws;
 mod llm;
 mod real;
 mod retry;
 mod strategy;
+mod sync;
 mod upstream;

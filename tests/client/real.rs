@@ -56,7 +56,12 @@ async fn a_real_server_that_throttles_is_obeyed_by_everybody() {
                 let mut permit = guard.acquire(1).await.unwrap();
                 let response = client.get(&url).send().await.unwrap();
                 let (status, headers) = (response.status(), response.headers());
-                permit.observe(&tollgate::client::Signals::read(guard.profile(), status, headers, guard.unix()));
+                permit.observe(&tollgate::client::Signals::read(
+                    guard.profile(),
+                    status,
+                    headers,
+                    guard.unix(),
+                ));
                 if status == 200 {
                     return;
                 }

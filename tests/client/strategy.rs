@@ -43,7 +43,8 @@ impl Strategy for SemaphoreAndSleep {
         let _slot = self.0.acquire().await.unwrap();
         let response = client.get().await;
         if !response.status().is_success() {
-            let told = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            let told =
+                response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
             sleep(Duration::from_secs(told.unwrap_or(1))).await;
         }
     }

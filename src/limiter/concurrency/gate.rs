@@ -1,6 +1,6 @@
 use crate::algorithm::{Balance, Grant, When};
-use crate::limiter::door::{Glance, Sealed};
 use crate::decision::Reason;
+use crate::limiter::door::{Glance, Sealed};
 use crate::limiter::line::{Gate, Later};
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::Timestamp;

@@ -62,15 +62,13 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
 
     fn step(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<G::Grant, Denied>> {
         let heard = match self.stage {
-            Stage::Fresh => {
-                match self.core.enter(self.load, self.deadline, waker, is_thread) {
-                    Ok(heard) => Some(heard),
-                    Err(ticket) => {
-                        self.stage = Stage::Queued(ticket);
-                        None
-                    }
+            Stage::Fresh => match self.core.enter(self.load, self.deadline, waker, is_thread) {
+                Ok(heard) => Some(heard),
+                Err(ticket) => {
+                    self.stage = Stage::Queued(ticket);
+                    None
                 }
-            }
+            },
             Stage::Queued(ticket) => self.core.hear(ticket, waker),
             Stage::Done => panic!("an acquire was polled after it had given its answer"),
         };

@@ -1,6 +1,6 @@
 use crate::algorithm::{Algorithm, Balance, Grant, When, start_late};
-use crate::limiter::door::{Door, Glance, Sealed, Stored};
 use crate::decision::Reason;
+use crate::limiter::door::{Door, Glance, Sealed, Stored};
 use crate::limiter::line::{Charge, Gate, Later};
 use crate::units::Timestamp;
 
