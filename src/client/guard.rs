@@ -184,10 +184,10 @@ impl<L, C: Clock> Guard<L, C> {
         wake(self.core.change(|gate, now| gate.hold(now, wait, true)));
     }
 
-    /// Ends the hold, and forgets what the server has told of its budgets.
+    /// Ends the hold, and forgets what the server has told of its budgets and what it has taught.
     pub fn lift(&self) {
         wake(self.core.change(|gate, now| {
-            gate.upstream.allowances.clear();
+            gate.forget();
             gate.hold(now, Duration::ZERO, true)
         }));
     }

@@ -1,4 +1,13 @@
 //! What the server has told of its budgets, kept up to date by our own calls between its answers.
+//!
+//! A call may overtake another on the way there, and an answer on the way back, so the order in which answers come says
+//! little about what the server had counted when it said what was left. What is known for certain:
+//!
+//! * in one window what is left only falls, so of all that was said of a window the least is the latest;
+//! * a call that was sent after an answer had come was decided after the call of that answer;
+//! * a call under way may not have been counted by any answer so far: it is taken off.
+//!
+//! Each answer brings one call less under way, so what is spent nears what is left, and never passes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +18,7 @@ use crate::units::Timestamp;
 
 /// How long an exhausted budget that has no reset is left alone before one call asks again.
 const PROBE: Duration = Duration::from_secs(1);
-/// How far apart the resets of one window may be told: they are given in whole seconds.
+/// How far apart the resets of one window may be told, unless that is more than half of it: they come in whole seconds.
 const SLACK: Duration = Duration::from_secs(2);
 /// Budgets kept: a server that tells of more is telling stories.
 const MOST: usize = 16;
@@ -19,10 +28,10 @@ const MOST: usize = 16;
 pub(super) struct Heard {
     /// The number of the call, in the order in which calls were sent.
     pub(super) sent: u64,
-    /// What was granted and may not have been counted by the server when it decided: calls that have no answer yet.
-    pub(super) undecided: Usage,
-    /// Calls sent after this one that ended without an answer.
-    pub(super) silent: Usage,
+    /// The number of the call sent last.
+    pub(super) last_sent: u64,
+    /// What the call took, if this is its first answer.
+    pub(super) usage: Usage,
     pub(super) now: Timestamp,
 }
 
@@ -32,8 +41,12 @@ struct Allowance {
     unit: Unit,
     name: Option<Arc<str>>,
     limit: Option<u64>,
-    /// Below zero: more is under way than the server told to be left.
-    left: i64,
+    /// What was left by the latest that is known.
+    left: u64,
+    /// Calls up to this one may have been decided before the one whose answer told that.
+    mark: u64,
+    /// What calls took whose answers did not tell of this budget, and the call that was sent last when one of them ended.
+    silent: (u64, u64),
     /// When the window ends and there is a new one; without it, when one call may ask again.
     ends_at: Timestamp,
     resets: bool,
@@ -41,8 +54,6 @@ struct Allowance {
     told_until: Timestamp,
     /// The window, as far as it was told or seen.
     window: Duration,
-    /// The call whose answer told this.
-    sent: u64,
 }
 
 /// All that the server has told of.
@@ -51,24 +62,16 @@ pub(super) struct Allowances {
     all: Vec<Allowance>,
 }
 
-fn signed(units: u64) -> i64 {
-    i64::try_from(units).unwrap_or(i64::MAX)
-}
-
-/// What a call takes of a budget in `unit`: at least one, because a call whose tokens nobody told of takes some.
-fn cost(unit: Unit, usage: Usage) -> u64 {
-    usage.of(unit).max(1)
-}
-
 impl Allowance {
-    fn cost(&self, usage: Usage) -> i64 {
-        let cost = cost(self.unit, usage);
-        // More than all of it goes when all of it is there.
-        signed(self.limit.map_or(cost, |limit| cost.min(limit.max(1))))
+    /// What a call takes: at least one, because a call whose tokens nobody told of takes some. More than all of the budget
+    /// goes when all of it is there.
+    fn cost(&self, usage: Usage) -> u64 {
+        let cost = usage.of(self.unit).max(1);
+        self.limit.map_or(cost, |limit| cost.min(limit.max(1)))
     }
 
     /// Whether it is still known to bind after its window has ended: what of the next window is told by the limit.
-    fn roll(&mut self, now: Timestamp, undecided: Usage) -> bool {
+    fn roll(&mut self, now: Timestamp, last_sent: u64) -> bool {
         if !self.resets || now < self.ends_at {
             return true;
         }
@@ -76,49 +79,51 @@ impl Allowance {
         let past = now.since(self.ends_at).as_nanos() / self.window.as_nanos();
         let windows = u32::try_from(past + 1).unwrap_or(u32::MAX);
         self.ends_at = self.ends_at.after(self.window.saturating_mul(windows));
-        self.left = signed(limit).saturating_sub(signed(undecided.of(self.unit)));
+        self.left = limit;
+        self.mark = last_sent;
+        self.silent = (0, 0);
         true
     }
 
-    fn ready_at(&self, now: Timestamp, usage: Usage) -> Timestamp {
-        if self.left >= self.cost(usage) { now } else { self.ends_at.max(now) }
+    fn ready_at(&self, now: Timestamp, usage: Usage, undecided: Usage) -> Timestamp {
+        let taken = undecided.of(self.unit).saturating_add(self.silent.0);
+        if self.left.saturating_sub(taken) >= self.cost(usage) { now } else { self.ends_at.max(now) }
     }
 
-    fn spend(&mut self, now: Timestamp, usage: Usage) {
-        self.left = self.left.saturating_sub(self.cost(usage));
+    /// One call was sent after a budget without a reset was exhausted: the next in a while.
+    fn spend(&mut self, now: Timestamp) {
         if !self.resets {
-            self.left = self.left.max(0);
             self.ends_at = now.after(PROBE);
         }
     }
 
-    /// What the answer of one of our calls says.
-    ///
-    /// The server counted some of the calls under way before it decided, and others not yet. Of what it says is left, all
-    /// that may not have been counted is taken off, so that what remains is safe to spend; each later answer is nearer to
-    /// the truth. An answer that was overtaken by that of a later call may only tighten: of its window no more can be
-    /// left than it says.
     fn hear(&mut self, told: &Budget, remaining: u64, heard: Heard) {
-        let ends_at = told.reset_after.map(|wait| heard.now.after(wait));
-        if heard.sent < self.sent {
-            let apart = |at: Timestamp| at.since(self.ends_at).max(self.ends_at.since(at));
-            if ends_at.is_none_or(|at| self.resets && apart(at) <= SLACK) {
-                self.left = self.left.min(signed(remaining));
-            }
-            return;
+        let resets = told.reset_after.is_some();
+        let ends_at = heard.now.after(told.reset_after.unwrap_or(PROBE));
+        let slack = if self.window > Duration::ZERO { SLACK.min(self.window / 2) } else { SLACK };
+        let is_surely_later = heard.sent > self.mark;
+        let is_next_window = self.resets && resets && ends_at.since(self.ends_at) > slack;
+        let is_last_window = self.resets && resets && self.ends_at.since(ends_at) > slack;
+        if heard.sent > self.silent.1 {
+            self.silent = (0, 0);
         }
-        let uncounted = heard.undecided.plus(heard.silent).of(self.unit);
-        self.left = signed(remaining).saturating_sub(signed(uncounted));
+        if is_surely_later || is_next_window || (remaining < self.left && !is_last_window) {
+            self.left = remaining;
+            self.mark = heard.last_sent;
+            self.ends_at = ends_at;
+            self.told_until = ends_at;
+            self.resets = resets;
+        }
         self.limit = told.limit.or(self.limit);
-        self.resets = ends_at.is_some();
-        self.ends_at = ends_at.unwrap_or_else(|| heard.now.after(PROBE));
-        self.told_until = self.ends_at;
         self.window = match (told.window, told.reset_after) {
             (Some(window), _) => window,
             (None, Some(reset)) => self.window.max(reset),
             (None, None) => self.window,
         };
-        self.sent = heard.sent;
+    }
+
+    fn hear_nothing(&mut self, usage: Usage, last_sent: u64) {
+        self.silent = (self.silent.0.saturating_add(usage.of(self.unit)), last_sent);
     }
 }
 
@@ -129,58 +134,59 @@ impl Allowances {
     }
 
     pub(super) fn hear(&mut self, signals: &Signals, heard: Heard) {
+        let mut spoken_of = [false; MOST];
         for told in &signals.budgets {
-            let Some(remaining) = told.remaining else { continue };
-            let has_room = self.all.len() < MOST;
-            let known = self
-                .all
-                .iter_mut()
-                .find(|one| one.unit == told.unit && one.name.as_deref() == told.name.as_deref());
-            // What a call takes of bytes or points is not known: such a budget binds once it is exhausted. How much is in
-            // progress is no budget at all.
-            if told.unit == Unit::Concurrent || (!Self::is_ours(told.unit) && remaining > 0) {
-                if let Some(known) = known.filter(|one| heard.sent >= one.sent) {
-                    known.left = i64::MAX;
-                }
-                continue;
-            }
-            match known {
-                Some(known) => known.hear(told, remaining, heard),
-                None if has_room => {
-                    let mut new = Allowance {
+            // How much is in progress is no budget.
+            let Some(remaining) = told.remaining.filter(|_| told.unit != Unit::Concurrent) else { continue };
+            // What a call takes of bytes or points is not known: such a budget binds once it is exhausted.
+            let remaining = if Self::is_ours(told.unit) || remaining == 0 { remaining } else { u64::MAX };
+            let same = |one: &Allowance| one.unit == told.unit && one.name.as_deref() == told.name.as_deref();
+            let index = match self.all.iter().position(same) {
+                Some(index) => index,
+                None if self.all.len() < MOST => {
+                    self.all.push(Allowance {
                         unit: told.unit,
                         name: told.name.as_deref().map(Arc::from),
                         limit: told.limit,
-                        left: i64::MAX,
+                        left: u64::MAX,
+                        mark: 0,
+                        silent: (0, 0),
                         ends_at: heard.now,
                         resets: true,
                         told_until: heard.now,
                         window: Duration::ZERO,
-                        sent: 0,
-                    };
-                    new.hear(told, remaining, heard);
-                    self.all.push(new);
+                    });
+                    self.all.len() - 1
                 }
-                None => {}
-            }
+                None => continue,
+            };
+            self.all[index].hear(told, remaining, heard);
+            spoken_of[index] = true;
         }
+        for (one, _) in self.all.iter_mut().zip(spoken_of).filter(|(_, spoken_of)| !spoken_of) {
+            one.hear_nothing(heard.usage, heard.last_sent);
+        }
+    }
+
+    /// A call ended without an answer.
+    pub(super) fn hear_nothing(&mut self, usage: Usage, last_sent: u64) {
+        self.all.iter_mut().for_each(|one| one.hear_nothing(usage, last_sent));
     }
 
     /// The earliest time at which `usage` may go, as far as is known now.
-    pub(super) fn ready_at(&mut self, now: Timestamp, usage: Usage, undecided: Usage) -> Timestamp {
-        self.all.retain_mut(|one| one.roll(now, undecided));
-        self.all.iter().map(|one| one.ready_at(now, usage)).max().unwrap_or(now).max(now)
+    pub(super) fn ready_at(
+        &mut self,
+        now: Timestamp,
+        usage: Usage,
+        undecided: Usage,
+        last_sent: u64,
+    ) -> Timestamp {
+        self.all.retain_mut(|one| one.roll(now, last_sent));
+        self.all.iter().map(|one| one.ready_at(now, usage, undecided)).max().unwrap_or(now).max(now)
     }
 
-    pub(super) fn spend(&mut self, now: Timestamp, usage: Usage) {
-        self.all.iter_mut().for_each(|one| one.spend(now, usage));
-    }
-
-    /// What was granted and not sent.
-    pub(super) fn give_back(&mut self, usage: Usage) {
-        for one in &mut self.all {
-            one.left = one.left.saturating_add(one.cost(usage));
-        }
+    pub(super) fn spend(&mut self, now: Timestamp) {
+        self.all.iter_mut().for_each(|one| one.spend(now));
     }
 
     /// Whether all windows that were told of have ended.

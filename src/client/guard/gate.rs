@@ -29,9 +29,6 @@ pub(in crate::client) struct GuardGate {
     /// Granted, and neither answered nor over.
     calls: BTreeMap<u64, Call>,
     last_call: u64,
-    last_sent: u64,
-    /// Calls that ended without an answer since the last that had one, and the latest of them.
-    silent: (Usage, u64),
     /// How often the server has asked for longer than it may.
     barred: u64,
     /// What all who wait will have left when they have gone: see [`Gate::behind`].
@@ -107,8 +104,6 @@ impl GuardGate {
             jitter,
             calls: BTreeMap::new(),
             last_call: 0,
-            last_sent: 0,
-            silent: (Usage::ZERO, 0),
             barred: 0,
             walked: None,
         }
@@ -155,8 +150,8 @@ impl GuardGate {
             call.sent_at = Some(now);
             call.waker = None;
         }
-        self.last_sent += 1;
-        pass.sent = self.last_sent;
+        self.upstream.last_sent += 1;
+        pass.sent = self.upstream.last_sent;
         self.learner.sent(now);
         true
     }
@@ -197,17 +192,14 @@ impl GuardGate {
     /// What the answer of a call says; `None` for what was told outside of any call. Returns who is to be woken.
     pub(super) fn answered(&mut self, now: Timestamp, pass: Option<&Pass>, signals: &Signals) -> Vec<Waker> {
         self.walked = None;
-        let sent = pass.map_or(self.last_sent, |pass| pass.sent);
+        let last_sent = self.upstream.last_sent;
+        let sent = pass.map_or(last_sent, |pass| pass.sent);
         let decided = pass.and_then(|pass| self.calls.remove(&pass.number));
         if let Some(call) = &decided {
             self.upstream.undecided = self.upstream.undecided.minus(call.usage);
         }
-        let silent = if self.silent.1 > sent { self.silent.0 } else { Usage::ZERO };
-        if sent > self.silent.1 && !signals.budgets.is_empty() {
-            self.silent = (Usage::ZERO, 0);
-        }
-        let undecided = self.upstream.undecided;
-        self.upstream.allowances.hear(signals, Heard { sent, undecided, silent, now });
+        let usage = decided.as_ref().map_or(Usage::ZERO, |call| call.usage);
+        self.upstream.allowances.hear(signals, Heard { sent, last_sent, usage, now });
         if !signals.throttled {
             self.bar(now);
             if let Some(call) = decided {
@@ -219,10 +211,19 @@ impl GuardGate {
         let explained = signals.budgets.iter().any(|budget| budget.remaining == Some(0));
         let teaches = !explained && signals.scope != Scope::Shared;
         let rate = self.upstream.pace.as_ref().map(Pace::rate);
-        self.learner.throttled(sent, self.last_sent, rate, teaches);
+        self.learner.throttled(sent, last_sent, rate, teaches);
         let wait = signals.hold().unwrap_or_else(|| self.learner.backoff().min(self.ceiling));
-        let wait = self.jitter.stretch(wait);
-        self.hold(now, wait, false)
+        let later = self.jitter.stretch(wait);
+        // What the server asks for and may ask for is not made too long by what we add.
+        self.hold(now, if wait <= self.ceiling { later.min(self.ceiling) } else { later }, false)
+    }
+
+    /// Forgets what the server has told and taught.
+    pub(super) fn forget(&mut self) {
+        self.walked = None;
+        self.upstream.allowances.clear();
+        self.upstream.pace = None;
+        self.learner.forget();
     }
 
     /// A call is over, answered or not.
@@ -230,7 +231,7 @@ impl GuardGate {
         let Some(call) = self.calls.remove(&pass.number) else { return };
         self.walked = None;
         self.upstream.undecided = self.upstream.undecided.minus(call.usage);
-        self.silent = (self.silent.0.plus(call.usage), pass.sent.max(self.silent.1));
+        self.upstream.allowances.hear_nothing(call.usage, self.upstream.last_sent);
         self.learner.served(pass.sent, call.usage.requests, now);
     }
 

@@ -10,10 +10,15 @@ use crate::units::Timestamp;
 const FIRST_UNKNOWN: u64 = 1;
 /// And where limits were given.
 const FIRST_LIMITED: u64 = 4;
-/// Where nothing is known, the number doubles with each round of answers up to this, and then grows by one a round.
+/// The number doubles with each round of answers up to this, and then grows by one a round.
 const STEADY: u64 = 8;
-/// A server that takes its time must not hold back for long those who wait: the number also grows by time.
+/// A server that takes its time must not hold back for long those who wait: the number also grows by time, by one in this
+/// time where nothing is known, ...
 const STEP: Duration = Duration::from_millis(250);
+/// ... and doubling in this time where limits were given.
+const DOUBLING: Duration = Duration::from_secs(2);
+/// Fewer served calls than this tell of no rate.
+const TELLING: u64 = 3;
 /// How far back answers are counted to tell what is served now.
 const RECENT_S: u64 = 10;
 /// The first wait after a throttle that has none; it doubles with each further throttle.
@@ -54,10 +59,8 @@ struct Cycle {
 
 impl Learner {
     pub(super) fn new(is_careful: bool, is_limited: bool) -> Self {
-        let calls = if is_limited { FIRST_LIMITED } else { FIRST_UNKNOWN };
-        let window = Window { calls, answers: 0, is_limited, started_at: None };
         Self {
-            window: is_careful.then_some(window),
+            window: is_careful.then(|| Window::new(is_limited)),
             cycle: Cycle { first_sent: 1, ..Cycle::default() },
             throttle_sent: 0,
             strikes: 0,
@@ -70,9 +73,7 @@ impl Learner {
         let Some(started_at) = window.started_at else { return now };
         // One that is larger than the window goes alone.
         let needed = if under_way == 0 { 0 } else { under_way.saturating_add(requests) };
-        let steps = needed.saturating_sub(window.calls);
-        let wait = STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
-        started_at.after(wait).max(now)
+        started_at.after(window.grows_in(needed)).max(now)
     }
 
     pub(super) fn granted(&mut self, now: Timestamp) {
@@ -124,6 +125,11 @@ impl Learner {
         BACKOFF.saturating_mul(1 << self.strikes.saturating_sub(1).min(16))
     }
 
+    pub(super) fn forget(&mut self) {
+        self.cycle = Cycle { first_sent: self.cycle.first_sent, ..Cycle::default() };
+        self.strikes = 0;
+    }
+
     /// The hold that ended the cycle is over: the pace to go on with, if one was learnt.
     ///
     /// What was served since the last hold, over that time and the hold, is what the server serves; it is too much by what
@@ -138,21 +144,44 @@ impl Learner {
             let since = Timestamp::from_ns(second * 1_000_000_000);
             over(self.cycle.recent.iter().map(|(_, served)| served).sum(), since)
         });
-        let rate = match whole.max(recent) {
-            seen if seen > 0.0 => seen.min(rate_before.unwrap_or(f64::INFINITY)),
-            // Not one was served: half of what was tried, or one in the time that it took to be refused.
-            _ => rate_before.map_or_else(|| over(1, self.cycle.started_at.unwrap_or(now)), |rate| rate / 2.0),
+        let rate = match rate_before {
+            // Hardly any were served: half of what was tried.
+            Some(rate) if self.cycle.served < TELLING => Some(rate / 2.0),
+            Some(rate) => Some(whole.max(recent).min(rate)),
+            None if self.cycle.served < TELLING => None,
+            None => Some(whole.max(recent)),
         };
         self.cycle = Cycle { started_at: Some(now), first_sent: self.throttle_sent + 1, ..Cycle::default() };
-        self.window = None;
-        Some(Pace::seen(rate, now))
+        if let Some(window) = &mut self.window {
+            window.restart();
+        }
+        self.window.take_if(|_| rate.is_some());
+        rate.map(|rate| Pace::seen(rate, now))
     }
 }
 
 impl Window {
+    fn new(is_limited: bool) -> Self {
+        let calls = if is_limited { FIRST_LIMITED } else { FIRST_UNKNOWN };
+        Self { calls, answers: 0, is_limited, started_at: None }
+    }
+
+    fn restart(&mut self) {
+        *self = Self::new(self.is_limited);
+    }
+
+    /// How long after the start so many may be under way without a further answer.
+    fn grows_in(&self, calls: u64) -> Duration {
+        match calls.saturating_sub(self.calls) {
+            0 => Duration::ZERO,
+            _ if self.is_limited => DOUBLING.mul_f64((calls as f64 / self.calls as f64).log2()),
+            more => STEP.saturating_mul(u32::try_from(more).unwrap_or(u32::MAX)),
+        }
+    }
+
     fn served(&mut self) {
         self.answers += 1;
-        let needed = if self.is_limited || self.calls < STEADY { 1 } else { self.calls };
+        let needed = if self.calls < STEADY { 1 } else { self.calls };
         if self.answers >= needed {
             self.answers = 0;
             self.calls = self.calls.saturating_add(1);

@@ -57,7 +57,7 @@ impl<P, C: Clock> Guarded<P, C> {
 
 impl<P, C: Clock> Drop for Guarded<P, C> {
     fn drop(&mut self) {
-        self.core.change(|gate, now| gate.over(now, &self.pass));
+        self.core.improve(|gate, now| gate.over(now, &self.pass));
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Upstream {
     pub(super) pace: Option<Pace>,
     /// Granted, and no answer heard yet.
     pub(super) undecided: Usage,
+    /// The number of the call sent last.
+    pub(super) last_sent: u64,
 }
 
 /// A configured quota of one kind of unit.
@@ -47,7 +49,7 @@ impl Upstream {
     /// When what the server has asked for is over: its hold, and what it has told of its budgets.
     pub(super) fn server_ready_at(&mut self, now: Timestamp, usage: Usage) -> Timestamp {
         let held = self.held_until.max(now);
-        self.allowances.ready_at(now, usage, self.undecided).max(held)
+        self.allowances.ready_at(now, usage, self.undecided, self.last_sent).max(held)
     }
 
     pub(super) fn ready_at(&mut self, now: Timestamp, usage: Usage) -> When {
@@ -63,7 +65,7 @@ impl Upstream {
 
     pub(super) fn spend(&mut self, now: Timestamp, usage: Usage) {
         self.undecided = self.undecided.plus(usage);
-        self.allowances.spend(now, usage);
+        self.allowances.spend(now);
         for quota in &mut self.quotas {
             quota.bucket.force(&mut quota.state, now, usage.of(quota.unit));
         }
@@ -75,7 +77,6 @@ impl Upstream {
     /// What was granted at `granted_at` and not sent.
     pub(super) fn give_back(&mut self, now: Timestamp, granted_at: Timestamp, usage: Usage) {
         self.undecided = self.undecided.minus(usage);
-        self.allowances.give_back(usage);
         self.settle(now, granted_at, usage, Usage::ZERO);
         if let Some(pace) = &mut self.pace {
             pace.give_back(usage.requests);

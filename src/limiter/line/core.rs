@@ -182,9 +182,13 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.drive();
     }
 
-    /// A change for the better: nobody's wait grows, so the line is not walked.
     pub(crate) fn give_back(self: &Arc<Self>, grant: G::Grant, load: G::Load) {
-        self.alter(|inner, now, _| inner.gate.give_back(now, grant, load));
+        self.improve(|gate, now| gate.give_back(now, grant, load));
+    }
+
+    /// A change for the better: nobody's wait grows, so the line is not walked.
+    pub(crate) fn improve<R>(self: &Arc<Self>, act: impl FnOnce(&mut G, Timestamp) -> R) -> R {
+        self.alter(|inner, now, _| act(&mut inner.gate, now))
     }
 
     /// Changes the gate and lets those who wait see it.
