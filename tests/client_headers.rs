@@ -215,7 +215,11 @@ fn every_grpc_reply_is_read_as_expected() {
         // A reader that shares nothing with ours.
         let other = Reply::read(&fields);
         let read = (other.is_throttled(), other.wait_ms(), other.may_retry());
-        assert_eq!(read, (expect.throttled, expect.retry_after_ms, expect.may_retry), "{id}: the other reader");
+        assert_eq!(
+            read,
+            (expect.throttled, expect.retry_after_ms, expect.may_retry),
+            "{id}: the other reader"
+        );
         assert_eq!(in_the_trailers.wait, other.wait(), "{id}: to the nanosecond");
     }
     println!("grpc: {} of {} passed", vectors.len(), vectors.len());
