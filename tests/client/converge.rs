@@ -29,9 +29,7 @@ fn quota(law: Law, times: f64) -> Quota {
     let scaled = |units: f64| ((units * times) as u64).max(1);
     match law {
         Law::Fixed { limit, window } => Quota::per(scaled(limit as f64), window),
-        Law::Bucket { per_second, burst } => {
-            Quota::per(scaled(per_second * 60.0), MINUTE).burst(scaled(burst))
-        }
+        Law::Bucket { per_second, burst } => Quota::per_second(scaled(per_second)).burst(scaled(burst)),
     }
 }
 
