@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::line::{Acquire, Core, Gate};
+use super::line::{Acquire, Charge, Core};
 use super::{Keyed, Limiter, Permit, Stored, TryLimiter};
 use crate::algorithm::{self, FromQuota, Grant, Joint};
 use crate::clock::{Clock, DefaultClock};
@@ -105,7 +105,8 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// # Panics
     /// The future panics when polled again after it has answered.
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireRate<A, C> {
-        AcquireRate { acquire: Acquire::new(Arc::clone(&self.core), ask.into()) }
+        let ask = ask.into();
+        AcquireRate { acquire: Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()) }
     }
 
     /// Waits in line as a thread: no runtime is needed. Do not call it from a task.
@@ -113,7 +114,8 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// # Errors
     /// As [`acquire`](RateLimiter::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<RatePermit<A, C>, Denied> {
-        let grant = Acquire::new(Arc::clone(&self.core), ask.into()).block()?;
+        let ask = ask.into();
+        let grant = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()).block()?;
         Ok(RatePermit { core: Arc::clone(&self.core), grant })
     }
 

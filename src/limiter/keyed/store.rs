@@ -66,7 +66,7 @@ pub struct HashStore<K, V> {
 }
 
 impl<K, V> HashStore<K, V> {
-    pub(super) fn new(cap: usize) -> Self {
+    pub(crate) fn new(cap: usize) -> Self {
         Self { map: HashMap::new(), ring: Vec::new(), hand: 0, cap, evicted: 0, refused: 0 }
     }
 

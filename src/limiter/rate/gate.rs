@@ -1,6 +1,7 @@
 use crate::algorithm::{Algorithm, Balance, Grant, When, start_late};
+use crate::decision::Reason;
 use crate::limiter::door::{Door, Glance, Sealed, Stored};
-use crate::limiter::line::{Gate, Later};
+use crate::limiter::line::{Charge, Gate, Later};
 use crate::units::Timestamp;
 
 use super::standings::Standings;
@@ -108,6 +109,8 @@ fn starts_full<A: Algorithm>(algorithm: &A, now: Timestamp) -> bool {
 }
 
 impl<A: Stored> Gate for RateGate<A> {
+    type Load = u64;
+    type Grant = Grant;
     type Door = A::Door;
     type Plan = Walk<A>;
     const TIMED: bool = true;
@@ -139,8 +142,8 @@ impl<A: Stored> Gate for RateGate<A> {
         self.algorithm.capacity()
     }
 
-    fn lends(&self) -> bool {
-        self.lends
+    fn refuses(&mut self, _now: Timestamp, units: u64) -> Option<Reason> {
+        (units > self.algorithm.capacity() && !self.lends).then_some(Reason::ExceedsCapacity)
     }
 
     fn take(&mut self, now: Timestamp, units: u64) -> Result<(), Later> {
@@ -183,7 +186,11 @@ impl<A: Stored> Gate for RateGate<A> {
         when.into()
     }
 
-    fn grant(&self, now: Timestamp, units: u64) -> Grant {
+    fn grant_at_door(now: Timestamp, units: u64) -> Grant {
+        Grant::new(now, units)
+    }
+
+    fn grant(&mut self, now: Timestamp, units: u64) -> Grant {
         Grant { epoch: self.epoch, ..Grant::new(now, units) }
     }
 
@@ -196,11 +203,6 @@ impl<A: Stored> Gate for RateGate<A> {
 
     fn left(&mut self) {
         self.walked = None;
-    }
-
-    fn charge(&mut self, now: Timestamp, units: u64) {
-        self.walked = None;
-        self.algorithm.force(&mut self.state, now, units);
     }
 
     fn give_back(&mut self, now: Timestamp, grant: Grant, units: u64) {
@@ -236,5 +238,12 @@ impl<A: Stored> Gate for RateGate<A> {
             }
             _ => None,
         }
+    }
+}
+
+impl<A: Stored> Charge for RateGate<A> {
+    fn charge(&mut self, now: Timestamp, units: u64) {
+        self.walked = None;
+        self.algorithm.force(&mut self.state, now, units);
     }
 }
