@@ -180,6 +180,8 @@ strict! {
     token_bucket: TokenBucket::builder(quota()).clock(SystemClock::default()).build();
     token_bucket_on_the_default_clock: TokenBucket::new(quota());
     token_bucket_that_lends: TokenBucket::builder(quota()).lend_above_capacity().build();
+    striped: TokenBucket::builder(quota()).clock(SystemClock::default()).striped().build();
+    striped_with_half_of_the_burst_set_aside: TokenBucket::builder(quota()).striped().reserve(4, BURST / 8).build();
     joint_token_buckets: TokenBucket::all([quota(), Quota::per_hour(1 << 30)]).build();
 }
 

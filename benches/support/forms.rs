@@ -50,6 +50,9 @@ macro_rules! each_bucket {
     ($load:expr, |$name:ident, $limiter:ident| $body:block) => {
         $crate::support::forms::each_bucket!(@ $load, $name, $limiter, $body,
             "tollgate" => |quota| tollgate::TokenBucket::builder(quota).clock(tollgate::SystemClock::default()).build(),
+            "tollgate striped" => |quota| {
+                tollgate::TokenBucket::builder(quota).clock(tollgate::SystemClock::default()).striped().build()
+            },
             #[cfg(feature = "tsc")]
             "tollgate (tsc)" =>
                 |quota| tollgate::TokenBucket::builder(quota).clock(tollgate::clock::TscClock::default()).build(),

@@ -148,15 +148,9 @@ impl Door<SlidingWindow> for Ring {
             // Whoever has moved the head past it is about to fill it.
             yield_now();
         };
+        let gone_ns = (at..limit).chain(0..at).map(unit_in).filter(|gone_ns| *gone_ns > 0);
         // The readings of those who came together may be a little out of order.
-        let mut times: Vec<u64> = (at..limit)
-            .chain(0..at)
-            .map(unit_in)
-            .filter(|gone_ns| *gone_ns > 0)
-            .map(|gone_ns| gone_ns - window_ns)
-            .collect();
-        times.sort_unstable();
-        *state = <SlidingWindow as Algorithm>::State::of_times(times.into_iter());
+        state.put_times(gone_ns.map(|gone_ns| gone_ns - window_ns));
         self.lap.store(lap + 2, Ordering::Relaxed);
         self.passed.store(0, Ordering::Relaxed);
     }
