@@ -19,7 +19,8 @@ use crate::units::Timestamp;
 /// ([`Scope::Everyone`](super::Scope::Everyone)): then all of them hold, those to come too. A limit that all keys share is
 /// given to each of them: `Guard::new(own.and(shared.clone()))`.
 ///
-/// Key by what the answer is about: by the origin of the *final* URL, so that one host cannot slow down another.
+/// Key by what the answer is about: by the origin of the *final* URL, so that one host cannot slow down another; where the
+/// server names its buckets ([`Signals::bucket`](super::Signals::bucket)), by that name once it is known.
 ///
 /// **At the limit** of keys ([`max_keys`](Guards::max_keys)) a new key makes room by dropping one that has been idle and
 /// of which nothing is known that a new one would not know soon. If there is none it is refused

@@ -13,18 +13,18 @@ use tollgate::{
     TryLimiter, Unlimited,
 };
 
-pub const fn secs(secs: u64) -> Duration {
+pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
 const MS: Duration = Duration::from_millis(1);
 
-pub fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+pub(crate) fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[track_caller]
-pub fn granted<T>(answer: Poll<Result<T, Error>>) -> T {
+pub(crate) fn granted<T>(answer: Poll<Result<T, Error>>) -> T {
     match answer {
         Poll::Ready(Ok(permit)) => permit,
         Poll::Ready(Err(error)) => panic!("refused: {error}"),
@@ -33,7 +33,7 @@ pub fn granted<T>(answer: Poll<Result<T, Error>>) -> T {
 }
 
 #[track_caller]
-pub fn refusal<T>(answer: Poll<Result<T, Error>>) -> Denied {
+pub(crate) fn refusal<T>(answer: Poll<Result<T, Error>>) -> Denied {
     match answer {
         Poll::Ready(Err(Error::Denied(denied))) => denied,
         Poll::Ready(Ok(_)) => panic!("granted"),
@@ -42,23 +42,23 @@ pub fn refusal<T>(answer: Poll<Result<T, Error>>) -> Denied {
 }
 
 /// A guard with a clock that stands still, which sends at once what it may.
-pub fn plain<L: Limiter>(limits: L, clock: &ManualClock) -> Guard<L, ManualClock> {
+pub(crate) fn plain<L: Limiter>(limits: L, clock: &ManualClock) -> Guard<L, ManualClock> {
     Guard::builder(limits).clock(clock.clone()).jitter_percent(0).without_slow_start().build().unwrap()
 }
 
 #[track_caller]
-pub fn now<L: TryLimiter + Clone>(guard: &Guard<L, ManualClock>) -> Guarded<L::Permit, ManualClock> {
+pub(crate) fn now<L: TryLimiter + Clone>(guard: &Guard<L, ManualClock>) -> Guarded<L::Permit, ManualClock> {
     match TryLimiter::<()>::try_acquire(guard, &(), 1.into()) {
         Ok(permit) => permit,
         Err(denied) => panic!("refused: {denied}"),
     }
 }
 
-pub fn is_shut<L: TryLimiter + Clone>(guard: &Guard<L, ManualClock>) -> bool {
+pub(crate) fn is_shut<L: TryLimiter + Clone>(guard: &Guard<L, ManualClock>) -> bool {
     TryLimiter::<()>::try_acquire(guard, &(), 1.into()).map(Permit::refund).is_err()
 }
 
-pub fn throttle(wait: Duration) -> Signals {
+pub(crate) fn throttle(wait: Duration) -> Signals {
     let mut signals = Signals::default();
     signals.throttled = true;
     signals.failed = true;
@@ -66,7 +66,7 @@ pub fn throttle(wait: Duration) -> Signals {
     signals
 }
 
-pub fn budget(unit: Unit, limit: u64, remaining: u64, reset: Duration) -> Budget {
+pub(crate) fn budget(unit: Unit, limit: u64, remaining: u64, reset: Duration) -> Budget {
     let mut budget = Budget::default();
     budget.unit = unit;
     budget.limit = Some(limit);
@@ -75,7 +75,7 @@ pub fn budget(unit: Unit, limit: u64, remaining: u64, reset: Duration) -> Budget
     budget
 }
 
-pub fn told(budget: Budget) -> Signals {
+pub(crate) fn told(budget: Budget) -> Signals {
     let mut signals = Signals::default();
     signals.budgets = vec![budget];
     signals

@@ -1,6 +1,7 @@
 //! The guard of an upstream: what it promises, and simulated upstreams that put it to the test.
 #![cfg(not(tollgate_loom))]
 
+mod cancel;
 mod converge;
 mod guard;
 mod keyed;

@@ -18,7 +18,7 @@ use tower::{Service, ServiceExt, service_fn};
 use crate::upstream::{Client, Law, Style, Upstream, upstream};
 
 /// Decides when a call goes, and makes it.
-pub trait Strategy: Send + Sync + 'static {
+pub(crate) trait Strategy: Send + Sync + 'static {
     fn call(&self, client: &mut Client) -> impl Future<Output = ()> + Send;
 }
 
@@ -36,7 +36,7 @@ where
 }
 
 /// A semaphore, and a sleep by whoever is throttled.
-pub struct SemaphoreAndSleep(pub Semaphore);
+pub(crate) struct SemaphoreAndSleep(pub(crate) Semaphore);
 
 impl Strategy for SemaphoreAndSleep {
     async fn call(&self, client: &mut Client) {
@@ -51,13 +51,13 @@ impl Strategy for SemaphoreAndSleep {
 }
 
 /// governor's `until_ready`, on tokio's clock so that it can be paused.
-pub struct UntilReady(governor::RateLimiter<NotKeyed, InMemoryState, Paused, NoOpMiddleware<Moment>>);
+pub(crate) struct UntilReady(governor::RateLimiter<NotKeyed, InMemoryState, Paused, NoOpMiddleware<Moment>>);
 
 #[derive(Clone)]
-pub struct Paused(Instant);
+pub(crate) struct Paused(Instant);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(Duration);
+pub(crate) struct Moment(Duration);
 
 impl Reference for Moment {
     fn duration_since(&self, earlier: Self) -> governor::nanos::Nanos {
@@ -86,7 +86,7 @@ impl GovernorClock for Paused {
 }
 
 impl UntilReady {
-    pub fn new(quota: Quota) -> Self {
+    pub(crate) fn new(quota: Quota) -> Self {
         let space = quota.period().unwrap() / u32::try_from(quota.count()).unwrap();
         let burst = NonZeroU32::new(u32::try_from(quota.capacity()).unwrap()).unwrap();
         let quota = governor::Quota::with_period(space).unwrap().allow_burst(burst);
@@ -107,10 +107,10 @@ impl Strategy for UntilReady {
 type Ready = std::future::Ready<Result<(), std::convert::Infallible>>;
 
 /// tower's `RateLimit`, shared as its buffer would share it.
-pub struct TowerRateLimit(Mutex<RateLimit<tower::util::ServiceFn<fn(()) -> Ready>>>);
+pub(crate) struct TowerRateLimit(Mutex<RateLimit<tower::util::ServiceFn<fn(()) -> Ready>>>);
 
 impl TowerRateLimit {
-    pub fn new(quota: Quota) -> Self {
+    pub(crate) fn new(quota: Quota) -> Self {
         let go: fn(()) -> Ready = |()| std::future::ready(Ok(()));
         let rate = tower::limit::rate::Rate::new(quota.count(), quota.period().unwrap());
         Self(Mutex::new(RateLimit::new(service_fn(go), rate)))
@@ -126,22 +126,26 @@ impl Strategy for TowerRateLimit {
 
 /// What became of a run.
 #[derive(Debug, Clone, Copy)]
-pub struct Outcome {
-    pub throttled: u64,
-    pub bans: u64,
+pub(crate) struct Outcome {
+    pub(crate) throttled: u64,
+    pub(crate) bans: u64,
     /// Served in the last minute, of what the upstream would have served.
-    pub used: f64,
+    pub(crate) used: f64,
     /// Served in all.
-    pub served: usize,
+    pub(crate) served: usize,
 }
 
-pub const TASKS: usize = 50;
+pub(crate) const TASKS: usize = 50;
 /// How long a strategy may take to find out, before the minute in which it is measured.
 const FINDS_OUT: Duration = Duration::from_secs(120);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Fifty tasks that call as fast as they are let, for two minutes and then the one that counts.
-pub async fn run(law: Law, style: Style, make: impl FnOnce(&Upstream) -> Arc<dyn AnyStrategy>) -> Outcome {
+pub(crate) async fn run(
+    law: Law,
+    style: Style,
+    make: impl FnOnce(&Upstream) -> Arc<dyn AnyStrategy>,
+) -> Outcome {
     let upstream = upstream(law, style);
     let strategy = make(&upstream);
     let end = FINDS_OUT + MINUTE;
@@ -168,7 +172,7 @@ pub async fn run(law: Law, style: Style, make: impl FnOnce(&Upstream) -> Arc<dyn
 }
 
 /// Any of them, for tables.
-pub trait AnyStrategy: Send + Sync {
+pub(crate) trait AnyStrategy: Send + Sync {
     fn call<'a>(&'a self, client: &'a mut Client) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tollgate::client::{Guard, Guarded, Unit};
-use tollgate::{Free, ManualClock, TryLimiter, Unlimited};
+use tollgate::{Free, ManualClock, TryLimiter};
 
 use crate::guard::{budget, told};
 

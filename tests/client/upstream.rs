@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use tollgate::Clock;
 
 /// One way.
-pub const LATENCY: Duration = Duration::from_millis(20);
+pub(crate) const LATENCY: Duration = Duration::from_millis(20);
 /// More breaches than this within a minute, and the caller is banned.
 const BREACHES: usize = 30;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -26,14 +26,14 @@ const BAN: Duration = Duration::from_secs(600);
 
 /// What the upstream allows. Its own arithmetic: it shares nothing with the crate.
 #[derive(Debug, Clone, Copy)]
-pub enum Law {
+pub(crate) enum Law {
     Fixed { limit: u64, window: Duration },
     Bucket { per_second: f64, burst: f64 },
 }
 
 /// How it tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     Draft10,
     Epoch,
     GitHub,
@@ -58,7 +58,7 @@ struct Verdict {
 
 impl Law {
     /// Served in a second at most, in the long run.
-    pub fn per_second(self) -> f64 {
+    pub(crate) fn per_second(self) -> f64 {
         match self {
             Self::Fixed { limit, window } => limit as f64 / window.as_secs_f64(),
             Self::Bucket { per_second, .. } => per_second,
@@ -66,7 +66,7 @@ impl Law {
     }
 }
 
-pub struct Server {
+pub(crate) struct Server {
     law: Law,
     style: Style,
     started_at: Instant,
@@ -76,14 +76,14 @@ pub struct Server {
     level: (f64, Duration),
     breaches: VecDeque<Duration>,
     banned_until: Duration,
-    pub served: Vec<Duration>,
-    pub throttled: u64,
-    pub bans: u64,
+    pub(crate) served: Vec<Duration>,
+    pub(crate) throttled: u64,
+    pub(crate) bans: u64,
 }
 
-pub type Upstream = Arc<Mutex<Server>>;
+pub(crate) type Upstream = Arc<Mutex<Server>>;
 
-pub fn upstream(law: Law, style: Style) -> Upstream {
+pub(crate) fn upstream(law: Law, style: Style) -> Upstream {
     let level = if let Law::Bucket { burst, .. } = law { burst } else { 0.0 };
     Arc::new(Mutex::new(Server {
         law,
@@ -100,7 +100,7 @@ pub fn upstream(law: Law, style: Style) -> Upstream {
 }
 
 impl Server {
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.started_at.elapsed()
     }
 
@@ -221,7 +221,7 @@ impl Style {
     }
 }
 
-pub fn router(upstream: &Upstream) -> Router {
+pub(crate) fn router(upstream: &Upstream) -> Router {
     async fn handle(State(upstream): State<Upstream>) -> Response {
         sleep(LATENCY).await;
         let answer = upstream.lock().unwrap().answer();
@@ -232,17 +232,18 @@ pub fn router(upstream: &Upstream) -> Router {
 }
 
 /// A connection to an upstream, in memory.
-pub struct Client(SendRequest<Empty<Bytes>>);
+pub(crate) struct Client(SendRequest<Empty<Bytes>>);
 
 impl Client {
-    pub async fn connect(upstream: &Upstream) -> Self {
+    pub(crate) async fn connect(upstream: &Upstream) -> Self {
         let (near, far) = tokio::io::duplex(16 * 1024);
         let service = TowerToHyperService::new(router(upstream));
         tokio::spawn(async move {
             let mut server = hyper::server::conn::http1::Builder::new();
             // Its date would be the real one.
             let served = server.auto_date_header(false).serve_connection(TokioIo::new(far), service);
-            served.await.expect("a connection in memory");
+            // It breaks when the run is over.
+            let _ = served.await;
         });
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(near)).await.expect("a connection in memory");
@@ -250,7 +251,7 @@ impl Client {
         Self(sender)
     }
 
-    pub async fn get(&mut self) -> http::Response<Incoming> {
+    pub(crate) async fn get(&mut self) -> http::Response<Incoming> {
         self.0.ready().await.expect("a connection in memory");
         let request = http::Request::get("/").header("host", "upstream").body(Empty::new()).unwrap();
         self.0.send_request(request).await.expect("a connection in memory")
