@@ -23,17 +23,23 @@ pub struct GuardFuture<S: Service<Request<B>>, B, L: Limiter, C: Clock> {
     stage: Stage<S, S::Future, B, L, C>,
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one stage becomes the next: a box would be an allocation a call"
+)]
 #[pin_project(project = StageProjected, project_replace = StageReplaced)]
 enum Stage<S, F, B, L: Limiter, C: Clock> {
     Waiting {
         #[pin]
         acquire: AcquireGuarded<L, C>,
-        call: Option<(S, Request<B>, Guard<L, C>)>,
+        call: Option<(S, Request<B>)>,
+        guard: Guard<L, C>,
     },
     Calling {
         #[pin]
         response: F,
-        under: Option<(Guarded<L::Permit, C>, Guard<L, C>)>,
+        permit: Option<Guarded<L::Permit, C>>,
+        guard: Guard<L, C>,
     },
     Refused(Option<Denied>),
 }
@@ -41,7 +47,7 @@ enum Stage<S, F, B, L: Limiter, C: Clock> {
 impl<S: Service<Request<B>>, B, L: Limiter + Clone, C: Clock> GuardFuture<S, B, L, C> {
     pub(super) fn waiting(guard: Guard<L, C>, ask: Ask, service: S, request: Request<B>) -> Self {
         let acquire = guard.acquire(ask);
-        Self { stage: Stage::Waiting { acquire, call: Some((service, request, guard)) } }
+        Self { stage: Stage::Waiting { acquire, call: Some((service, request)), guard } }
     }
 
     pub(super) fn refused(denied: Denied) -> Self {
@@ -62,20 +68,19 @@ where
         let mut this = self.project();
         loop {
             match this.stage.as_mut().project() {
-                StageProjected::Waiting { acquire, call } => {
+                StageProjected::Waiting { acquire, call, guard } => {
                     let permit = ready!(acquire.poll(cx)).map_err(|refusal| match refusal {
                         Error::Denied(denied) => LimitError::Denied(denied),
                         Error::Fault(fault) => LimitError::Fault(fault),
                     })?;
-                    let (mut service, request, guard) = call.take().expect(AGAIN);
+                    let (mut service, request) = call.take().expect(AGAIN);
                     let response = service.call(request);
-                    this.stage
-                        .as_mut()
-                        .project_replace(Stage::Calling { response, under: Some((permit, guard)) });
+                    let calling = Stage::Calling { response, permit: Some(permit), guard: guard.clone() };
+                    this.stage.as_mut().project_replace(calling);
                 }
-                StageProjected::Calling { response, under } => {
+                StageProjected::Calling { response, permit, guard } => {
                     let response = ready!(response.poll(cx));
-                    let (permit, guard) = under.take().expect(AGAIN);
+                    let permit = permit.take().expect(AGAIN);
                     let (parts, body) = response.map_err(LimitError::Service)?.into_parts();
                     let said = Signals::read(guard.profile(), parts.status, &parts.headers, guard.unix());
                     let body = GuardBody::answered(body, &parts, permit, said);
