@@ -369,7 +369,7 @@ fn what_a_pair_of_permits_cost_is_told_by_the_one_that_was_needed() {
     let spent = TokenBucket::new(Quota::per_hour(1)).unwrap();
     spent.check(1).unwrap();
     let both = spent.shadow().and(TokenBucket::new(Quota::per_hour(5)).unwrap());
-    assert_eq!(both.try_acquire(&(), 3.into()).unwrap().cost().units(), 3);
+    assert_eq!(both.try_acquire(3).unwrap().cost().units(), 3);
 }
 
 #[test]

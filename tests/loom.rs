@@ -814,8 +814,8 @@ fn a_refusal_by_either_never_spends_the_other() {
         let rate = bucket(Quota::per(1, ns(10)).burst(2));
         let spent = bucket(Quota::per(1, ns(10)).burst(1).initial(0));
         let other = spent.clone().and(rate.clone());
-        let other = thread::spawn(move || other.try_acquire(&(), 1.into()).is_ok());
-        assert!(rate.clone().and(spent).try_acquire(&(), 1.into()).is_err());
+        let other = thread::spawn(move || other.try_acquire(1).is_ok());
+        assert!(rate.clone().and(spent).try_acquire(1).is_err());
         assert!(!other.join().unwrap());
         assert_eq!(rate.snapshot().remaining, 2);
     });
@@ -828,8 +828,8 @@ fn both_limits_are_spent_together() {
         let (rate, slots) = (bucket(Quota::per(1, ns(10)).burst(2)), slots(1));
         let both = rate.clone().and(slots.clone());
         let other = both.clone();
-        let other = thread::spawn(move || other.try_acquire(&(), 1.into()).ok());
-        let one = both.try_acquire(&(), 1.into()).ok();
+        let other = thread::spawn(move || other.try_acquire(1).ok());
+        let one = both.try_acquire(1).ok();
         let other = other.join().unwrap();
         let had = u64::from(one.is_some()) + u64::from(other.is_some());
         assert_eq!(had, 1);
