@@ -25,7 +25,7 @@ pub use func::{LimiterFn, limiter_fn};
 pub use governor::{AcquireGovernor, GovernorPermit};
 #[cfg(feature = "rules")]
 pub(crate) use keyed::Later;
-pub use keyed::{AcquireKeyed, Census, HashStore, KeyState, Keyed, Store, Tier};
+pub use keyed::{AcquireKeyed, Census, Keyed, KeyedPermit, Tier};
 pub use line::{Line, Order};
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub use observed::{AcquireObserved, Observed};

@@ -1,0 +1,530 @@
+//! The state of keys that only spend: one word a key, in buckets of a cache line, found by hash alone.
+//!
+//! A bucket is a head and seven slots; a key lives in one of two buckets. A decision about a key that is there reads the
+//! line and does one compare-exchange: nobody waits for anybody. What makes, moves or drops a key happens under the lock
+//! of its shard, so that no key has two slots. Time runs on a circle; the head says when the bucket's times were last
+//! brought up to now, and they are read relative to that: however long a bucket was left alone, no state comes back.
+//!
+//! | slot | meaning | leaves by |
+//! |---|---|---|
+//! | free | | compare-exchange by who makes a key |
+//! | live | how much the key has spent; expired when that is nothing | compare-exchange by anyone; into away and free under the lock of its key; expired, into another's by who makes that |
+//! | away | the state is in the map | under the lock of its key |
+//!
+//! A change of quota writes the other reading, raises the version, and then walks the slots; a word tells by its
+//! generation which reading it was written under, and whoever meets an old one brings it over. No word is met again
+//! under its generation: the walk ends before the next change, and the circle has moved on.
+
+mod reading;
+mod readings;
+mod word;
+
+use std::sync::OnceLock;
+
+use crate::algorithm::TokenBucket;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use reading::{Reading, Says, Scale};
+use readings::Readings;
+use word::Head;
+pub(super) use word::{Id, Word};
+
+/// Words of a bucket: a cache line.
+const LINE: usize = 8;
+/// Room for each key: with seven slots to four keys two choices are enough but for a few keys in a hundred million.
+const KEYS_A_LINE: usize = 4;
+
+/// The table.
+pub(super) struct Flat {
+    words: OnceLock<Words>,
+    count: u64,
+    readings: Readings,
+    hand: AtomicUsize,
+}
+
+struct Words {
+    all: Box<[AtomicU64]>,
+    /// Where the first whole cache line starts.
+    first: usize,
+}
+
+/// Where a slot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seat {
+    pub(super) line: usize,
+    slot: usize,
+}
+
+/// What a look at a key says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Taken, under this version of the quota. With a pin if one was asked for.
+    Go(Seat, u32),
+    /// Not before this wait; `None`: no wait helps.
+    After(Option<u64>),
+    /// More than there can ever be.
+    Never,
+    /// It has no slot.
+    Absent,
+    /// Its state is in the map.
+    Away,
+}
+
+/// A live slot as it was read: what a compare-exchange needs to write it again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Live {
+    pub(super) seat: Seat,
+    word: Word,
+    head: Head,
+    pub(super) version: u32,
+    /// Ticks ahead of now.
+    ahead: u64,
+}
+
+/// What became of making room for a key in its neighbourhood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// This slot is free: a key more.
+    Free(Seat),
+    /// This one's state is as a fresh one's: another key's place.
+    Expired(Seat, Word),
+    /// All slots are live.
+    None,
+}
+
+impl Flat {
+    /// For `keys` keys of this bucket; `None` if words cannot hold its states.
+    pub(super) fn new(bucket: &TokenBucket, keys: usize) -> Option<Self> {
+        let readings = Readings::new(&Reading::of(bucket)?);
+        let count = keys.div_ceil(KEYS_A_LINE).max(2) as u64;
+        let fits = count <= u64::from(u32::MAX);
+        fits.then(|| Self { words: OnceLock::new(), count, readings, hand: AtomicUsize::new(0) })
+    }
+
+    fn words(&self) -> &Words {
+        self.words.get_or_init(|| Words::new(self.count as usize))
+    }
+
+    /// Looks at a key and takes `units` of it if they are there. Lock-free. With `pin`, what is taken keeps the slot in
+    /// its place until [`unpin`](Self::unpin).
+    #[inline]
+    pub(super) fn look(&self, id: Id, now_ns: u64, units: u64, pin: bool) -> Look {
+        let Some(words) = self.words.get() else { return Look::Absent };
+        let (first, second) = id.buckets(self.count);
+        loop {
+            let (version, scale) = self.readings.scale();
+            let line = words.line(first);
+            // Acquire, all along: the head is read before and after the slot, so that the slot is read by the turn that
+            // it was written in; a compare-exchange that succeeds says that it still stands so.
+            let head = Head(line[0].load(Ordering::Acquire));
+            let found = find(line, id).map(|slot| (first, line, head, slot)).or_else(|| {
+                let line = words.line(second);
+                let head = Head(line[0].load(Ordering::Acquire));
+                find(line, id).map(|slot| (second, line, head, slot))
+            });
+            let Some((bucket, line, head, (slot, word))) = found else {
+                // A slot may have been brought over, or moved, while we looked for it: only the lock tells.
+                return Look::Absent;
+            };
+            if word.is_away() {
+                return Look::Away;
+            }
+            if scale.is_due(head.turned_ns(), now_ns) || word.generation() != u64::from(version) & 1 {
+                self.bring_up(bucket as usize, now_ns);
+                continue;
+            }
+            if !head.same_turn(Head(line[0].load(Ordering::Acquire))) {
+                continue;
+            }
+            let ahead = scale.ahead(head.turned_ns(), word.time(), now_ns);
+            let seat = Seat { line: bucket as usize, slot };
+            match scale.ask(ahead, now_ns, units) {
+                _ if units == 0 => return Look::Go(seat, version),
+                Says::Go(after) => {
+                    let time = scale.time(head.turned_ns(), after, now_ns);
+                    let next = Word::new(word.fingerprint(), word.generation(), time);
+                    if pin && !self.pin(seat.line) {
+                        return Look::Away;
+                    }
+                    if !self.readings.is_at(version) {
+                        // What was read may be of two readings.
+                    } else if swap(&line[slot], word, next) {
+                        return Look::Go(seat, version);
+                    }
+                    if pin {
+                        self.unpin(seat.line);
+                    }
+                }
+                says => {
+                    if self.readings.is_at(version) {
+                        return match says {
+                            Says::After(wait) => Look::After(wait),
+                            _ => Look::Never,
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// The live slot of a key, brought up to now. Under the lock of its shard.
+    pub(super) fn live(&self, id: Id, now_ns: u64) -> Option<Live> {
+        loop {
+            let (seat, word) = self.seat_of(id)?;
+            if word.is_away() {
+                return None;
+            }
+            let (version, scale) = self.readings.scale();
+            let line = self.words().line(seat.line as u64);
+            let head = Head(line[0].load(Ordering::Acquire));
+            if scale.is_due(head.turned_ns(), now_ns) || word.generation() != u64::from(version) & 1 {
+                self.bring_up(seat.line, now_ns);
+                continue;
+            }
+            let same = word.0 == line[seat.slot].load(Ordering::Acquire)
+                && head.same_turn(Head(line[0].load(Ordering::Acquire)));
+            if same && self.readings.is_at(version) {
+                let ahead = scale.ahead(head.turned_ns(), word.time(), now_ns);
+                return Some(Live { seat, word, head, version, ahead });
+            }
+        }
+    }
+
+    /// The slot of a key, live or away.
+    pub(super) fn seat_of(&self, id: Id) -> Option<(Seat, Word)> {
+        let words = self.words.get()?;
+        let (first, second) = id.buckets(self.count);
+        [first, second].into_iter().find_map(|bucket| {
+            find(words.line(bucket), id).map(|(slot, word)| (Seat { line: bucket as usize, slot }, word))
+        })
+    }
+
+    /// The backlog of a live slot, and the bucket that counts it.
+    pub(super) fn backlog(&self, live: &Live) -> (TokenBucket, u64) {
+        let reading = self.readings.read(live.version);
+        (reading.bucket, reading.backlog(live.ahead))
+    }
+
+    /// Writes a live slot again, with this backlog; fails if it is not as it was, or a word cannot say so much.
+    pub(super) fn rewrite(&self, live: &Live, backlog: u64, now_ns: u64) -> Rewrite {
+        let reading = self.readings.read(live.version);
+        let Some(ahead) = reading.ahead_of(backlog) else { return Rewrite::TooMuch };
+        let time = reading.scale.time(live.head.turned_ns(), ahead, now_ns);
+        let next = Word::new(live.word.fingerprint(), live.word.generation(), time);
+        let slot = &self.words().line(live.seat.line as u64)[live.seat.slot];
+        if swap(slot, live.word, next) { Rewrite::Done } else { Rewrite::Again }
+    }
+
+    /// Marks a live slot: its state goes to the map. Under the lock of its shard. Fails if it is not as it was.
+    pub(super) fn take_away(&self, live: &Live) -> bool {
+        let slot = &self.words().line(live.seat.line as u64)[live.seat.slot];
+        swap(slot, live.word, Word::away(live.word.fingerprint()))
+    }
+
+    /// What keys share that share a state: their name in the map. They have both buckets and the fingerprint in common.
+    pub(super) fn name(&self, id: Id) -> u64 {
+        let (first, second) = id.buckets(self.count);
+        id.fingerprint() << 32 | first.min(second)
+    }
+
+    pub(super) fn version(&self) -> u32 {
+        self.readings.scale().0
+    }
+
+    /// A place for a key that has none; where `full`, one of another key if there is any. Under the lock of its shard.
+    pub(super) fn place(&self, id: Id, now_ns: u64, full: bool) -> Place {
+        let words = self.words();
+        let (first, second) = id.buckets(self.count);
+        for bucket in [first, second] {
+            self.bring_up(bucket as usize, now_ns);
+        }
+        let places = [first, second].map(|bucket| self.place_in(bucket as usize, words.line(bucket), now_ns));
+        // The first bucket as long as it has room to spare, so that most looks end there; then the emptier of the two.
+        let [(one, one_left), (two, two_left)] = places;
+        match (one, two) {
+            (Place::Free(_), Place::Expired(..)) if full => two,
+            (Place::None, two) => two,
+            (one, Place::None) => one,
+            (one, _) if one_left > 2 || one_left >= two_left => one,
+            (_, two) => two,
+        }
+    }
+
+    /// A place in one bucket, and how many there are.
+    fn place_in(&self, bucket: usize, line: &[AtomicU64], now_ns: u64) -> (Place, usize) {
+        let (version, scale) = self.readings.scale();
+        let head = Head(line[0].load(Ordering::Acquire));
+        let keeps = head.is_pinned() || self.readings.starts_late(version);
+        let (mut place, mut left) = (Place::None, 0);
+        for (slot, word) in line.iter().enumerate().skip(1) {
+            let word = Word(word.load(Ordering::Acquire));
+            let seat = Seat { line: bucket, slot };
+            if word.is_free() {
+                left += 1;
+                if place == Place::None {
+                    place = Place::Free(seat);
+                }
+            } else if !keeps && self.is_expired(word, head, version, scale, now_ns) {
+                left += 1;
+                if !matches!(place, Place::Expired(..)) {
+                    place = Place::Expired(seat, word);
+                }
+            }
+        }
+        let same = head.same_turn(Head(line[0].load(Ordering::Acquire))) && self.readings.is_at(version);
+        if same { (place, left) } else { (Place::None, 0) }
+    }
+
+    fn is_expired(&self, word: Word, head: Head, version: u32, scale: Scale, now_ns: u64) -> bool {
+        !word.is_free()
+            && !word.is_away()
+            && word.generation() == u64::from(version) & 1
+            && scale.ahead(head.turned_ns(), word.time(), now_ns) == 0
+    }
+
+    /// How a newcomer starts that asks for `units`, or why it is refused.
+    pub(super) fn start(&self, now_ns: u64, units: u64) -> Result<Start, Look> {
+        loop {
+            let (version, scale) = self.readings.scale();
+            let late = self.readings.read(version).late;
+            if self.readings.is_at(version) {
+                return match scale.ask(late, now_ns, units) {
+                    Says::Go(ahead) => Ok(Start { version, ahead }),
+                    Says::After(wait) => Err(Look::After(wait)),
+                    Says::Never => Err(Look::Never),
+                };
+            }
+        }
+    }
+
+    /// Seats a newcomer, who starts so, in a place found for it: whether that was still to be had.
+    pub(super) fn seat(&self, id: Id, place: Place, start: Start, now_ns: u64) -> Option<Seat> {
+        let (seat, before) = place.slot()?;
+        self.write(id, seat, before, start, now_ns)
+    }
+
+    fn write(&self, id: Id, seat: Seat, before: Word, start: Start, now_ns: u64) -> Option<Seat> {
+        let line = self.words().line(seat.line as u64);
+        let head = Head(line[0].load(Ordering::Acquire));
+        let (version, scale) = self.readings.scale();
+        if version != start.version || scale.is_due(head.turned_ns(), now_ns) {
+            return None;
+        }
+        let time = scale.time(head.turned_ns(), start.ahead, now_ns);
+        let word = Word::new(id.fingerprint(), u64::from(version) & 1, time);
+        swap(&line[seat.slot], before, word).then_some(seat)
+    }
+
+    /// Marks a place found for a key whose state is in the map.
+    pub(super) fn mark(&self, id: Id, place: Place) -> Option<Seat> {
+        let (seat, before) = place.slot()?;
+        let slot = &self.words().line(seat.line as u64)[seat.slot];
+        swap(slot, before, Word::away(id.fingerprint())).then_some(seat)
+    }
+
+    /// Puts the state of a key into a place, or back in place of its mark, if a word can say so much. Under the lock of its
+    /// shard.
+    pub(super) fn bring_back(
+        &self,
+        id: Id,
+        place: Place,
+        bucket: &TokenBucket,
+        backlog: u64,
+        now_ns: u64,
+    ) -> bool {
+        let Some((seat, before)) = place.slot() else { return false };
+        self.bring_up(seat.line, now_ns);
+        let reading = loop {
+            let (version, _) = self.readings.scale();
+            let reading = self.readings.read(version);
+            if self.readings.is_at(version) {
+                break Some((version, reading)).filter(|(_, reading)| reading.bucket == *bucket);
+            }
+        };
+        let Some((version, reading)) = reading else { return false };
+        let Some(ahead) = reading.ahead_of(backlog) else { return false };
+        self.write(id, seat, before, Start { version, ahead }, now_ns).is_some()
+    }
+
+    /// Takes a mark off: the key has gone. Under the lock of its shard.
+    pub(super) fn unmark(&self, seat: Seat) {
+        self.words().line(seat.line as u64)[seat.slot].store(Word::FREE.0, Ordering::Release);
+    }
+
+    /// Keeps the slots of a bucket in their places; a bucket has so many pins and no more.
+    pub(super) fn pin(&self, line: usize) -> bool {
+        let head = &self.words().line(line as u64)[0];
+        if !Head(head.load(Ordering::Relaxed)).may_pin() {
+            return false;
+        }
+        // Before the compare-exchange of the slot: who finds the slot as it was before that has seen no pin, and who
+        // finds it as it is after that sees this one.
+        let before = Head(head.fetch_add(Head::PIN, Ordering::AcqRel));
+        debug_assert!(before.may_pin(), "threads are fewer than pins");
+        true
+    }
+
+    pub(super) fn unpin(&self, line: usize) {
+        self.words().line(line as u64)[0].fetch_sub(Head::PIN, Ordering::AcqRel);
+    }
+
+    /// Whether permits of keys of this bucket are out.
+    pub(super) fn is_pinned(&self, seat: Seat) -> bool {
+        Head(self.words().line(seat.line as u64)[0].load(Ordering::Acquire)).is_pinned()
+    }
+
+    /// Drops a few expired slots, the next ones round and round. Returns how many.
+    pub(super) fn sweep(&self, lines: usize, now_ns: u64) -> usize {
+        let Some(words) = self.words.get() else { return 0 };
+        (0..lines.min(self.count as usize))
+            .map(|_| {
+                let bucket = self.hand.fetch_add(1, Ordering::Relaxed) % self.count as usize;
+                self.bring_up(bucket, now_ns);
+                let line = words.line(bucket as u64);
+                let (version, scale) = self.readings.scale();
+                let head = Head(line[0].load(Ordering::Acquire));
+                if head.is_pinned() || self.readings.starts_late(version) {
+                    return 0;
+                }
+                let dropped = |slot: &&AtomicU64| {
+                    let word = Word(slot.load(Ordering::Acquire));
+                    let same = head.same_turn(Head(line[0].load(Ordering::Acquire)));
+                    self.is_expired(word, head, version, scale, now_ns)
+                        && same
+                        && self.readings.is_at(version)
+                        && swap(slot, word, Word::FREE)
+                };
+                line[1..].iter().filter(dropped).count()
+            })
+            .sum()
+    }
+
+    /// Brings the slots of an old generation under the present one, and all of a bucket that is due up to now.
+    fn bring_up(&self, bucket: usize, now_ns: u64) {
+        let line = self.words().line(bucket as u64);
+        loop {
+            let (version, scale) = self.readings.scale();
+            let head = Head(line[0].load(Ordering::Acquire));
+            let due = scale.is_due(head.turned_ns(), now_ns);
+            let is_up = |slot: &AtomicU64| {
+                let word = Word(slot.load(Ordering::Acquire));
+                word.is_free() || word.is_away() || word.generation() == u64::from(version) & 1
+            };
+            if !due && line[1..].iter().all(is_up) {
+                return;
+            }
+            let (now, before, changed) = self.readings.both(version);
+            for slot in &line[1..] {
+                let word = Word(slot.load(Ordering::Acquire));
+                let same =
+                    head.same_turn(Head(line[0].load(Ordering::Acquire))) && self.readings.is_at(version);
+                if !same {
+                    break;
+                }
+                if word.is_free() || word.is_away() {
+                    continue;
+                }
+                let turned = head.turned_ns();
+                let ahead = if word.generation() == u64::from(version) & 1 {
+                    now.scale.ahead_of_old(turned, word.time(), now_ns)
+                } else {
+                    let ahead = before.scale.ahead_of_old(turned, word.time(), changed.as_ns());
+                    now.carried(&before, ahead, changed, now_ns)
+                };
+                // What has expired is written as early as may be: to a clock that is read a little behind it stays expired.
+                let time = match ahead {
+                    0 if due => now.scale.ticks(head.turned(now_ns).turned_ns()),
+                    0 => now.scale.ticks(turned),
+                    _ => now.scale.time(turned, ahead, now_ns),
+                };
+                swap(slot, word, Word::new(word.fingerprint(), u64::from(version) & 1, time));
+            }
+            if due {
+                let turn = |head| Some(Head(head).turned(now_ns).0);
+                // Only from the turn that was read: another may have brought it further.
+                let _ = line[0].fetch_update(Ordering::AcqRel, Ordering::Acquire, |at| {
+                    Head(at).same_turn(head).then(|| turn(at)).flatten()
+                });
+            }
+        }
+    }
+
+    /// Goes on under another bucket from now. `fence` must wait until nobody is left under a shard's lock who took it
+    /// before; changes must not overlap.
+    pub(super) fn change(&self, bucket: &TokenBucket, now_ns: u64, fence: impl FnOnce()) {
+        let reading = Reading::near(bucket);
+        if self.readings.is_reading(&reading) {
+            return fence();
+        }
+        self.readings.change(&reading, now_ns);
+        // Who makes keys does it under a lock and by the version it reads there: after this nobody makes old ones.
+        fence();
+        if self.words.get().is_some() {
+            (0..self.count as usize).for_each(|bucket| self.bring_up(bucket, now_ns));
+        }
+    }
+}
+
+/// What became of writing a slot again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rewrite {
+    Done,
+    Again,
+    /// More than a word can say.
+    TooMuch,
+}
+
+/// How a newcomer starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    pub(super) version: u32,
+    /// Ticks ahead of now, once it has been granted what it asks for.
+    ahead: u64,
+}
+
+impl Place {
+    /// The place of a mark.
+    pub(super) const fn of_mark(id: Id, seat: Seat) -> Self {
+        Self::Expired(seat, Word::away(id.fingerprint()))
+    }
+
+    /// Its bucket.
+    pub(super) fn line(self) -> Option<usize> {
+        self.slot().map(|(seat, _)| seat.line)
+    }
+
+    const fn slot(self) -> Option<(Seat, Word)> {
+        match self {
+            Self::Free(seat) => Some((seat, Word::FREE)),
+            Self::Expired(seat, word) => Some((seat, word)),
+            Self::None => None,
+        }
+    }
+}
+
+impl Words {
+    fn new(lines: usize) -> Self {
+        let all: Box<[AtomicU64]> = (0..lines * LINE + LINE - 1).map(|_| AtomicU64::new(0)).collect();
+        let past = all.as_ptr().addr() / size_of::<u64>() % LINE;
+        Self { all, first: (LINE - past) % LINE }
+    }
+
+    #[inline]
+    fn line(&self, line: u64) -> &[AtomicU64] {
+        let start = self.first + line as usize * LINE;
+        &self.all[start..start + LINE]
+    }
+}
+
+#[inline]
+fn find(line: &[AtomicU64], id: Id) -> Option<(usize, Word)> {
+    let fingerprint = id.fingerprint();
+    line.iter().enumerate().skip(1).find_map(|(slot, word)| {
+        let word = Word(word.load(Ordering::Acquire));
+        (word.fingerprint() == fingerprint).then_some((slot, word))
+    })
+}
+
+#[inline]
+fn swap(slot: &AtomicU64, before: Word, after: Word) -> bool {
+    slot.compare_exchange(before.0, after.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
