@@ -41,8 +41,19 @@ use tiers::Tiers;
 ///
 /// **At the limit** of a key its asks wait or are refused as in a [`RateLimiter`]; other keys do not notice. The number
 /// of keys is bounded ([`max_keys`](Keyed::max_keys)): from half of that on each new key makes room by dropping a few whose
-/// state cannot be told from a fresh one. When it finds none near, newcomers are refused ([`Reason::TooManyKeys`]), or share
-/// one limit ([`overflow`](Keyed::overflow)); no key loses its state.
+/// state cannot be told from a fresh one. When it finds none near, newcomers are refused
+/// ([`Reason::TooManyKeys`](crate::Reason::TooManyKeys)), or share one limit ([`overflow`](Keyed::overflow)); no key loses
+/// its state, and none is dropped while a permit of it is out.
+///
+/// **How keys are told apart.** By a hash of 64 bits (SipHash-1-3) under a secret that each limiter draws at random: nobody
+/// can choose keys that meet. The keys themselves are not kept.
+///
+/// **Keys of token buckets** take 16 bytes and no lock: the state of a key is one word in a flat table. That makes two
+/// things approximate, both towards refusing. Of a million keys about four share a state with another one, and what that
+/// spends they have spent. And where the burst takes more than an hour to fill, or a unit is no whole number of sixteenths
+/// of a nanosecond, a unit comes back late by up to a part in 2⁴⁰ of the time in which the burst fills, so that the rate is
+/// lower by at most a millionth; where that would be more, keys live as those of windows do. A refund of what was granted
+/// before the last change of the quota is worth nothing.
 ///
 /// ```
 /// use tollgate::{Quota, SlidingWindow};

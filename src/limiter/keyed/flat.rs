@@ -17,6 +17,8 @@
 
 mod reading;
 mod readings;
+#[cfg(all(test, not(tollgate_loom)))]
+mod tests;
 mod word;
 
 use std::sync::OnceLock;
