@@ -36,6 +36,13 @@ fn app() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
 }
 
+/// What it costs to send the fields, whoever writes them.
+fn app_with_fields() -> Router {
+    let fields =
+        [("ratelimit-policy", r#""load";q=1000000000;w=1"#), ("ratelimit", r#""load";r=999999999;t=1"#)];
+    Router::new().route("/", get(async move || (fields, "hello")))
+}
+
 fn layered(keys: Keys, fields: bool) -> Result<Router, Box<dyn Error>> {
     let limit = TokenBucket::builder(PLENTY).name("load").build()?;
     Ok(match keys {
@@ -124,8 +131,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let rows = [
         ("bare service", Keys::One, serve(app()).await?),
         ("bare service, again", Keys::One, serve(app()).await?),
-        ("one client", Keys::One, serve(layered(Keys::One, true)?).await?),
+        ("bare service with constant fields", Keys::One, serve(app_with_fields()).await?),
         ("one client, no fields", Keys::One, serve(layered(Keys::One, false)?).await?),
+        ("one client", Keys::One, serve(layered(Keys::One, true)?).await?),
         ("100,000 tenants", Keys::Many, serve(layered(Keys::Many, true)?).await?),
     ];
     for (_, keys, server) in rows {

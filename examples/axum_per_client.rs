@@ -1,7 +1,7 @@
 //! A web service with a limit for each client: 5 requests a minute, and the headers that say so.
 //!
 //! `cargo run --features axum --example axum_per_client` serves, calls itself as two clients behind a proxy, prints
-//! what they see, and ends. With `-- --stay` it goes on serving, for `curl -i http://127.0.0.1:3000/`.
+//! what they see, and ends; with an error if the limit was not kept. With `-- --stay` it goes on serving, for `curl -i http://127.0.0.1:3000/`.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -21,8 +21,8 @@ fn app() -> Result<Router, Box<dyn Error>> {
     Ok(Router::new().route("/", get(|| async { "hello\n" })).layer(LimitLayer::http(per_client.by(client))))
 }
 
-/// What one client sees of one request, sent by way of the proxy.
-async fn ask(client: &reqwest::Client, url: &str, from: &str) -> Result<(), Box<dyn Error>> {
+/// What one client sees of one request, sent by way of the proxy, which is to be answered with this status.
+async fn ask(client: &reqwest::Client, url: &str, from: &str, status: u16) -> Result<(), Box<dyn Error>> {
     let response = client.get(url).header("x-forwarded-for", from).send().await?;
     let header =
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("-");
@@ -32,6 +32,9 @@ async fn ask(client: &reqwest::Client, url: &str, from: &str) -> Result<(), Box<
         header("ratelimit"),
         header("retry-after"),
     );
+    if response.status() != status {
+        return Err(format!("answered {} where {status} was due", response.status()).into());
+    }
     if !response.status().is_success() {
         println!("{:>19}{}", "", response.text().await?);
     }
@@ -51,11 +54,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::spawn(async move { server.await });
 
     let client = reqwest::Client::new();
-    for _ in 0..6 {
-        ask(&client, &url, "203.0.113.7").await?;
+    for status in [200, 200, 200, 200, 200, 429] {
+        ask(&client, &url, "203.0.113.7", status).await?;
     }
-    ask(&client, &url, "203.0.113.8").await?;
+    ask(&client, &url, "203.0.113.8", 200).await?;
     // Whatever a client writes before its own address, it is its address that counts.
-    ask(&client, &url, "198.51.100.1, 203.0.113.7").await?;
+    ask(&client, &url, "198.51.100.1, 203.0.113.7", 429).await?;
     Ok(())
 }

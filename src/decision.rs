@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
-use crate::units::{Cost, Name};
+use crate::units::{Cost, Name, Timestamp};
 
 /// What a caller asks for: a cost, and the longest it will wait.
 ///
@@ -118,22 +118,61 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     reason: Reason,
-    retry_after: Option<Duration>,
+    wait: Wait,
     by: Option<Name>,
 }
+
+/// How long to wait: known, or known once somebody asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    None,
+    For(Duration),
+    Until(Due),
+}
+
+/// A time, and how to read now on the clock that it is a time of.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Timestamp,
+    now: fn() -> Timestamp,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Due {}
 
 impl Denied {
     /// A refusal for `reason`, with no wait that would help.
     #[must_use]
     pub const fn new(reason: Reason) -> Self {
-        Self { reason, retry_after: None, by: None }
+        Self { reason, wait: Wait::None, by: None }
     }
 
     /// Says after how long the same ask would pass.
     #[must_use]
     pub const fn after(mut self, wait: Option<Duration>) -> Self {
-        self.retry_after = wait;
+        self.wait = match wait {
+            Some(wait) => Wait::For(wait),
+            None => Wait::None,
+        };
         self
+    }
+
+    /// Too little is left until `at`, by a clock that is read when somebody wants to know how far off that is.
+    // Made in one piece: a refusal that is decided in a few nanoseconds must not be moved about for as long.
+    #[inline]
+    pub(crate) const fn exhausted_until(at: Timestamp, now: fn() -> Timestamp, by: Option<Name>) -> Self {
+        Self { reason: Reason::Exhausted, wait: Wait::Until(Due { at, now }), by }
+    }
+
+    /// Too little is left for `wait_ns` from now on.
+    #[inline]
+    pub(crate) const fn exhausted_for(wait_ns: u64, by: Option<Name>) -> Self {
+        Self { reason: Reason::Exhausted, wait: Wait::For(Duration::from_nanos(wait_ns)), by }
     }
 
     /// Says which limit refused.
@@ -153,9 +192,16 @@ impl Denied {
     ///
     /// `None` when no wait is known to help: the cost is above the capacity, the limiter is closed, or it waits for
     /// other callers to finish rather than for time to pass.
+    ///
+    /// Counted from the refusal, or from this call if the refusal was certain without an exact reading of the clock
+    /// (see [`SystemClock`](crate::SystemClock)).
     #[must_use]
-    pub const fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.wait {
+            Wait::None => None,
+            Wait::For(wait) => Some(wait),
+            Wait::Until(due) => Some(due.at.since((due.now)())),
+        }
     }
 
     /// The name of the limit that refused, if it was given one.
@@ -171,7 +217,7 @@ impl fmt::Display for Denied {
             write!(f, "{name}: ")?;
         }
         f.write_str(self.reason.text())?;
-        if let Some(wait) = self.retry_after {
+        if let Some(wait) = self.retry_after() {
             write!(f, ", retry after {wait:?}")?;
         }
         Ok(())

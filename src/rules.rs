@@ -28,14 +28,14 @@
 //! | `route` | a pattern: `/users/{id}`, `/static/{*path}` | every route |
 //! | `methods` | the methods it applies to; `GET` is also `HEAD`, unless another rule names that | all |
 //! | `always` | it applies beside the most specific rule, not in its place | no |
-//! | `key` | `client_ip`, `method`, `route`, `path`, `host`, `bearer`, `header:NAME`; several together; `[]` for one limit that all share | `["client_ip"]` |
+//! | `key` | `client_ip`, `client_ip/48` for so wide networks of IPv6, `method`, `route`, `path`, `host`, `bearer`, `header:NAME`; several together; `[]` for one limit that all share | `["client_ip"]` |
 //! | `missing` | a request without its key: counts by `client_ip`, is to `reject`, or is to `skip` | `client_ip` |
 //! | `quotas` | all of them hold together | |
 //! | `algorithm` | `token_bucket`, `sliding_window`, `sliding_counter`, `fixed_window` | `token_bucket` |
 //! | `cost` | what one request takes | 1 |
 //! | `wait` | the longest wait in line | no wait |
 //! | `mode` | `enforce`, or `shadow` to decide and count alone | `enforce` |
-//! | `percent` | the share of the keys it is enforced for | 100 |
+//! | `percent` | the share of the keys it is enforced for; the same ones wherever the [secret](Rules::with_secret) is the same | 100 |
 //! | `max_keys` | the most keys it keeps a state of | 100,000 |
 //! | `overrides` | quotas of single keys: `{ "203.0.113.7" = ["1000/min"] }` | |
 //! | `exempt` | keys that it does not apply to; networks too, where the key is `client_ip` | |
@@ -71,7 +71,7 @@ use crate::decision::{Ask, Denied, Standing};
 use crate::http::{Fingerprint, HttpLayer, Secret};
 use crate::limiter::{Census, Found, KeyOf, Keyed, Later, Limiter};
 use crate::sync::Mutex;
-use acquire::Asked;
+use acquire::{Asked, Keyless};
 use build::{Rule, Set};
 
 /// Rules that run. A cheap handle: clones share the rules and their state.
@@ -162,7 +162,7 @@ impl Limiter<Parts> for Rules {
 
     fn acquire(&self, request: &Parts, ask: Ask) -> AcquireRules {
         let set = self.shared.set.load_full();
-        let (mut asked, mut rejected) = (Vec::new(), None);
+        let (mut asked, mut keyless) = (Vec::new(), Keyless::default());
         for index in set.matching(request) {
             let rule = &set.rules[index];
             match rule.key.key_of(request) {
@@ -171,11 +171,12 @@ impl Limiter<Parts> for Rules {
                 }
                 Found::Skip => {}
                 Found::Reject(reason) => {
-                    rejected = Some((index, Denied::new(reason).by(Some(rule.name.clone()))));
+                    let denied = Denied::new(reason).by(Some(rule.name.clone()));
+                    keyless.put(index, denied, rule.is_enforced_for_all());
                 }
             }
         }
-        AcquireRules::new(set, ask, asked, rejected)
+        AcquireRules::new(set, ask, asked, keyless)
     }
 
     fn report(&self, request: &Parts, visit: &mut dyn FnMut(&Standing)) {

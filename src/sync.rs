@@ -1,12 +1,12 @@
 //! The one switch between the standard library's primitives and loom's.
 
 #[cfg(not(tollgate_loom))]
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(tollgate_loom))]
 use std::sync::{Mutex as Inner, MutexGuard};
 
 #[cfg(tollgate_loom)]
-pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(tollgate_loom)]
 use loom::sync::{Mutex as Inner, MutexGuard};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use tollgate::http::PeerAddr;
+use tollgate::http::{PeerAddr, Shadowed};
 use tollgate::rules::{Problem, Rules, RulesConfig};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -31,8 +31,14 @@ struct Call<'a> {
 
 impl Call<'_> {
     async fn send(&self) -> Response<Bytes> {
-        let service =
-            service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+        let service = service_fn(|request: Request<()>| async move {
+            let mut response = Response::new(Empty::<Bytes>::new());
+            if let Some(shadowed) = request.extensions().get::<Shadowed>() {
+                let reason = format!("{:?}", shadowed.0.reason());
+                response.headers_mut().insert("x-shadowed", reason.parse().unwrap());
+            }
+            Ok::<_, Infallible>(response)
+        });
         let mut request = Request::builder().method(self.method).uri(self.path);
         for (name, value) in self.headers {
             request = request.header(*name, *value);
@@ -171,6 +177,143 @@ async fn several_windows_cost_wait_and_trial() {
             usize::from(admitted(&Call { peer: &peer, ..call(&rules, "GET", "/partly") }, 3).await == 1);
     }
     assert!((10..60).contains(&enforced), "{enforced} of 100 are enforced where 30 were asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wider_tier_stops_who_moves_from_network_to_network() {
+    let rules = rules(
+        r#"
+        [[rules]]
+        name = "narrow"
+        quotas = ["2/h"]
+        [[rules]]
+        name = "wide"
+        always = true
+        key = ["client_ip/48"]
+        quotas = ["5/h"]
+        exempt = ["2001:db8:ffff::/48", "::ffff:198.51.100.0/120"]
+        "#,
+    );
+    let mut passed = 0;
+    for network in 0..9 {
+        let peer = format!("2001:db8:1:{network}::1");
+        passed += admitted(&Call { peer: &peer, ..call(&rules, "GET", "/") }, 9).await;
+    }
+    assert_eq!(passed, 5);
+    for (network, passes) in [("2001:db8:2:1::1", 2), ("203.0.113.7", 2), ("203.0.113.8", 2)] {
+        assert_eq!(
+            admitted(&Call { peer: network, ..call(&rules, "GET", "/") }, 9).await,
+            passes,
+            "{network}"
+        );
+    }
+    let wide = rules.rule("wide").unwrap();
+    let of = |text| wide.limit().snapshot(&wide.key(&[text]).unwrap()).map(|now| now.remaining);
+    assert_eq!((of("2001:db8:2:7::9"), of("2001:db8:1::/48")), (Some(3), Some(0)));
+    // Whom the wide one exempts it keeps no state of.
+    for peer in ["2001:db8:ffff:1::1", "198.51.100.7"] {
+        assert_eq!(admitted(&Call { peer, ..call(&rules, "GET", "/") }, 9).await, 2);
+        assert_eq!(of(peer), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_on_trial_refuses_no_request_without_its_key() {
+    let rules = rules(
+        r#"
+        [[rules]]
+        name = "tried"
+        route = "/tried"
+        key = ["bearer"]
+        missing = "reject"
+        mode = "shadow"
+        quotas = ["1/h"]
+        [[rules]]
+        name = "shared"
+        route = "/shared"
+        key = ["bearer"]
+        missing = "reject"
+        percent = 50
+        quotas = ["1/h"]
+        [[rules]]
+        name = "by address"
+        route = "/address"
+        mode = "shadow"
+        quotas = ["1/h"]
+        [[rules]]
+        name = "all"
+        always = true
+        key = []
+        quotas = ["5/h"]
+        "#,
+    );
+    for path in ["/tried", "/shared"] {
+        let passed = call(&rules, "GET", path).send().await;
+        assert_eq!(passed.status(), StatusCode::OK, "{path}");
+        assert_eq!(passed.headers()["x-shadowed"], "NoKey", "{path}");
+    }
+    let service =
+        service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+    let nobodys = Request::get("/address").body(()).unwrap();
+    let passed = rules.layer().layer(service).oneshot(nobodys).await.unwrap();
+    assert_eq!(passed.status(), StatusCode::OK, "the server tells no peer");
+    let all = rules.rule("all").unwrap();
+    assert_eq!(all.limit().snapshot(&all.key(&[]).unwrap()).unwrap().remaining, 2, "the others are taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_rule_on_trial() {
+    let rules = rules(
+        r#"
+        [[rules]]
+        name = "slow"
+        wait = "1min"
+        quotas = ["1 per 10s"]
+        [[rules]]
+        name = "tried"
+        always = true
+        mode = "shadow"
+        wait = "1h"
+        quotas = ["1/h"]
+        "#,
+    );
+    let started = tokio::time::Instant::now();
+    assert!(!call(&rules, "GET", "/").send().await.headers().contains_key("x-shadowed"));
+    let second = call(&rules, "GET", "/").send().await;
+    assert_eq!(second.headers()["x-shadowed"], "Exhausted");
+    assert_eq!(started.elapsed(), Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_for_several_rules_are_one_wait() {
+    let rules = rules(
+        r#"
+        [[rules]]
+        name = "each"
+        wait = "2s"
+        quotas = ["1/s burst 1"]
+        [[rules]]
+        name = "all"
+        always = true
+        key = []
+        wait = "2s"
+        quotas = ["1/s burst 2"]
+        "#,
+    );
+    let started = tokio::time::Instant::now();
+    let from = |host: u8| {
+        let rules = &rules;
+        async move {
+            let peer = format!("198.51.100.{host}");
+            let status = Call { peer: &peer, ..call(rules, "GET", "/") }.send().await.status().as_u16();
+            (status, started.elapsed().as_secs())
+        }
+    };
+    assert_eq!(from(1).await, (200, 0));
+    // The first waits a second for its own turn. By then others have taken two seconds of what all share.
+    let (again, b, c, d) = tokio::join!(from(1), from(2), from(3), from(4));
+    assert_eq!([b, c, d], [(200, 0), (200, 1), (200, 2)]);
+    assert_eq!(again, (429, 1), "two seconds more would be three in all");
 }
 
 #[tokio::test(start_paused = true)]

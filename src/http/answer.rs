@@ -59,7 +59,7 @@ impl Refusal<'_> {
     /// Whether the request is a gRPC call.
     #[must_use]
     pub fn is_grpc(&self) -> bool {
-        grpc::is_grpc(&self.request.headers)
+        grpc::is_grpc(self.request)
     }
 
     /// What is answered when nobody says otherwise: `RESOURCE_EXHAUSTED` (or what fits) with `RetryInfo` to a gRPC call,
@@ -67,12 +67,12 @@ impl Refusal<'_> {
     #[must_use]
     pub fn response(&self) -> Response<Bytes> {
         if self.is_grpc() {
-            use Reason::{ExceedsCapacity, NoKey, NoPeer, NoTimer};
-            let code = match self.status() {
-                StatusCode::BAD_REQUEST => Code::InvalidArgument,
-                StatusCode::INTERNAL_SERVER_ERROR => Code::Internal,
-                status if status != self.status => Code::Unavailable,
-                _ => Code::ResourceExhausted,
+            use Reason::{Evicted, ExceedsCapacity, Exhausted, LineFull, NoKey, NoPeer, NoTimer};
+            let code = match self.denied.map(Denied::reason) {
+                Some(Exhausted | LineFull | Evicted | ExceedsCapacity) => Code::ResourceExhausted,
+                Some(NoKey) => Code::InvalidArgument,
+                Some(NoPeer | NoTimer) => Code::Internal,
+                _ => Code::Unavailable,
             };
             let retry = match (self.retry_after(), self.denied.map(Denied::reason)) {
                 (Some(wait), _) => Retry::After(wait),
@@ -86,7 +86,7 @@ impl Refusal<'_> {
             "title": self.title(),
             "status": self.status().as_u16(),
         });
-        if let Some(name) = self.violated.as_ref().or(self.limit()) {
+        if let Some(name) = self.violated.as_ref().or(self.limit()).filter(|_| self.is_of_policy()) {
             problem["violated-policies"] = json!([name.as_str()]);
         }
         let mut response = Response::new(Bytes::from(problem.to_string()));
@@ -95,6 +95,14 @@ impl Refusal<'_> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
+    }
+
+    /// Whether the policy of a limit refused, rather than what is missing from the request or the server.
+    fn is_of_policy(&self) -> bool {
+        !matches!(
+            self.denied.map(Denied::reason),
+            None | Some(Reason::NoKey | Reason::NoPeer | Reason::NoTimer)
+        )
     }
 
     /// Constant for a reason: what is refused tells nothing of the key.

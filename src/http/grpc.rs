@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, Response};
+use ::http::{HeaderValue, Method, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
@@ -32,20 +32,40 @@ pub(super) enum Retry {
 /// The longest `google.protobuf.Duration`.
 const DURATION_MAX: Duration = Duration::from_secs(315_576_000_000);
 
-/// Whether the request is a gRPC call: its content type says so.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b'-')))
-    })
+/// Whether the request is a gRPC call: a `POST` whose content type says so. Other methods can be cached by those between
+/// who take a refusal, whose status is 200, for the answer.
+pub(super) fn is_grpc(request: &Parts) -> bool {
+    request.method == Method::POST
+        && request.headers.get(CONTENT_TYPE).is_some_and(|value| {
+            let rest = value.as_bytes().strip_prefix(b"application/grpc");
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b'-')))
+        })
+}
+
+/// Longer ones first.
+const CONTENT_TYPES: [&str; 8] = [
+    "application/grpc-web-text+proto",
+    "application/grpc-web-text",
+    "application/grpc-web+proto",
+    "application/grpc-web+json",
+    "application/grpc-web",
+    "application/grpc+proto",
+    "application/grpc+json",
+    "application/grpc",
+];
+
+/// The content type in which the client reads replies: of those there are, not in its own words.
+fn content_type(request: &Parts) -> HeaderValue {
+    let asked = request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let known = CONTENT_TYPES.into_iter().find(|known| asked.starts_with(known.as_bytes()));
+    HeaderValue::from_static(known.unwrap_or("application/grpc"))
 }
 
 /// A reply of trailers only.
 pub(super) fn response(parts: &Parts, code: Code, message: &str, retry: Retry) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
-    let content_type = parts.headers.get(CONTENT_TYPE).cloned();
-    headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("application/grpc")));
+    headers.insert(CONTENT_TYPE, content_type(parts));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("grpc-status", HeaderValue::from(code as u16));
     headers.insert("grpc-message", percent_encoded(message));

@@ -11,7 +11,7 @@ use super::answer::{Refusal, put_retry_after};
 use super::fields::Told;
 use super::layer::{Existing, Options};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Denied, Standing};
+use crate::decision::{Denied, Reason, Standing};
 
 /// Where the limits of one request stood when it was decided.
 pub(super) struct Tell {
@@ -28,6 +28,8 @@ struct Outside;
 #[derive(Clone)]
 struct Shown {
     standings: Vec<Standing>,
+    /// What the format it told in calls its fields.
+    names: &'static [HeaderName],
     /// The fields that were there before, which are the handler's.
     own: Vec<(HeaderName, HeaderValue)>,
 }
@@ -79,8 +81,12 @@ impl Tell {
 
     /// Which of the limits it was: of those of its name the one that is spent the most, for the longest time.
     fn refuser(&self, denied: &Denied) -> Option<usize> {
+        // Where the limit was never asked, its name may still be another's: none, say.
+        if matches!(denied.reason(), Reason::NoKey | Reason::NoPeer | Reason::TooManyKeys) {
+            return None;
+        }
         let all = self.standings.iter().enumerate();
-        let its = all.filter(|(_, standing)| standing.limit.as_ref() == denied.limit());
+        let its = all.filter(|(_, standing)| standing.enforced && standing.limit.as_ref() == denied.limit());
         its.max_by_key(|(_, standing)| (Reverse(standing.remaining), standing.reset_after)).map(|(n, _)| n)
     }
 
@@ -94,6 +100,11 @@ impl Tell {
         let (names, headers) = (format.names(), &mut response.headers);
         let own = match response.extensions.remove::<Shown>() {
             None => all_of(names, headers),
+            // In another format the inner layer's fields stay beside ours, and are not the handler's.
+            Some(inner) if inner.names != names => {
+                self.standings.splice(0..0, inner.standings);
+                all_of(names, headers)
+            }
             Some(inner) => {
                 // What the inner layer has told is told again, with ours.
                 names.iter().for_each(|name| drop(headers.remove(name)));
@@ -119,7 +130,7 @@ impl Tell {
             });
         }
         if self.inside {
-            response.extensions.insert(Shown { standings: self.standings, own });
+            response.extensions.insert(Shown { standings: self.standings, names, own });
         }
     }
 }

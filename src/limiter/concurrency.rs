@@ -127,8 +127,7 @@ impl<C: Clock> Concurrency<C> {
     /// Why not. There is no time after which it would surely pass: others must finish.
     #[inline]
     pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<Slots<C>, Denied> {
-        let grant = self.core.take(cost.into().units())?;
-        Ok(Slots { core: Arc::clone(&self.core), grant })
+        self.core.take(cost.into().units(), |grant| Slots { core: Arc::clone(&self.core), grant })
     }
 
     /// Slots free, slots in all, and who waits, at this instant.

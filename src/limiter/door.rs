@@ -38,6 +38,12 @@ pub trait Door<A: Algorithm>: Send + Sync + fmt::Debug + 'static {
     fn build(sealed: Sealed) -> Self;
     #[doc(hidden)]
     fn look(&self, now: Timestamp, cost: u64) -> Glance;
+    /// When `cost` could go, if that is known and after `horizon`. Takes nothing.
+    #[doc(hidden)]
+    #[inline]
+    fn not_by(&self, _horizon: Timestamp, _cost: u64) -> Option<Timestamp> {
+        None
+    }
     /// Shuts the door and moves what was behind it into `state`.
     #[doc(hidden)]
     fn shut(&self, algorithm: &A, state: &mut A::State);
@@ -132,6 +138,43 @@ pub struct Word {
     burst_ticks: AtomicU64,
 }
 
+/// What one look at the word has shown.
+struct Sight {
+    word: u64,
+    pace: Pace,
+    step: Step,
+}
+
+impl Word {
+    /// Reads the word and what it says, unless the state is behind the lock.
+    #[inline]
+    fn see(&self, now: Timestamp, cost: u64) -> Option<Sight> {
+        // Acquire: what the word is read by was written before it was released.
+        let word = self.word.load(Ordering::Acquire);
+        if word == HELD {
+            return None;
+        }
+        let pace = Pace {
+            ticks_per_ns: self.ticks_per_ns.load(Ordering::Relaxed),
+            ticks_per_unit: self.ticks_per_unit.load(Ordering::Relaxed),
+            burst_ticks: self.burst_ticks.load(Ordering::Relaxed),
+        };
+        let anchor = Place {
+            at_ns: self.anchor_ns.load(Ordering::Relaxed),
+            ticks: self.anchor_ticks.load(Ordering::Relaxed),
+        };
+        Some(Sight { word, pace, step: pace.step(anchor, word, now, cost) })
+    }
+
+    /// Whether the word is what it was, and so were the readings it was read by.
+    #[inline]
+    fn is_still(&self, word: u64) -> bool {
+        // Acquire: if any of the reads before saw a later value, the load below sees the later word.
+        fence(Ordering::Acquire);
+        self.word.load(Ordering::Relaxed) == word
+    }
+}
+
 impl Door<TokenBucket> for Word {
     fn build(_: Sealed) -> Self {
         Self {
@@ -147,21 +190,8 @@ impl Door<TokenBucket> for Word {
     #[inline]
     fn look(&self, now: Timestamp, cost: u64) -> Glance {
         loop {
-            // Acquire: what the word is read by was written before it was released.
-            let word = self.word.load(Ordering::Acquire);
-            if word == HELD {
-                return Glance::Shut;
-            }
-            let pace = Pace {
-                ticks_per_ns: self.ticks_per_ns.load(Ordering::Relaxed),
-                ticks_per_unit: self.ticks_per_unit.load(Ordering::Relaxed),
-                burst_ticks: self.burst_ticks.load(Ordering::Relaxed),
-            };
-            let anchor = Place {
-                at_ns: self.anchor_ns.load(Ordering::Relaxed),
-                ticks: self.anchor_ticks.load(Ordering::Relaxed),
-            };
-            match pace.step(anchor, word, now, cost) {
+            let Some(Sight { word, pace, step }) = self.see(now, cost) else { return Glance::Shut };
+            match step {
                 Step::Go(next) => {
                     let next = next.wrapping_add(u64::from(next == HELD));
                     let swapped = self.word.compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed);
@@ -170,15 +200,22 @@ impl Door<TokenBucket> for Word {
                     }
                 }
                 Step::After(ticks) => {
-                    // Acquire: if any of the reads above saw a later value, the load below sees the later word.
-                    fence(Ordering::Acquire);
-                    if self.word.load(Ordering::Relaxed) == word {
-                        let at_ns = now.as_ns().saturating_add(pace.ns_of(ticks));
-                        return Glance::At(Timestamp::from_ns(at_ns));
+                    if self.is_still(word) {
+                        return Glance::At(pace.after(now, ticks));
                     }
                 }
                 Step::Never | Step::Stale => return Glance::Shut,
             }
+        }
+    }
+
+    #[inline]
+    fn not_by(&self, horizon: Timestamp, cost: u64) -> Option<Timestamp> {
+        match self.see(horizon, cost)? {
+            Sight { word, pace, step: Step::After(ticks) } if self.is_still(word) => {
+                Some(pace.after(horizon, ticks))
+            }
+            _ => None,
         }
     }
 

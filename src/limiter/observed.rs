@@ -38,6 +38,9 @@ use sample::Sample;
 /// | `tollgate_keys_evicted_total` | counter | keys dropped because their state was as new, once a second |
 /// | `tollgate_keys_refused_total` | counter | newcomers that found no room, once a second |
 ///
+/// It counts decisions. Around one of several limits that are taken [together](super::LimiterExt::and) these are also
+/// what was given back because another refused, and two for an ask that waits; around all of them they are asks.
+///
 /// With the feature `tracing` refusals are events of level `DEBUG` and faults of level `WARN`, under the target
 /// `tollgate`: at most one each second of each kind and limit, which says how many there were since the one before.
 #[derive(Debug)]

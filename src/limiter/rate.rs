@@ -123,8 +123,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// Why not, and the smallest wait after which it would be had.
     #[inline]
     pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<RatePermit<A, C>, Denied> {
-        let grant = self.core.take(cost.into().units())?;
-        Ok(RatePermit { core: Arc::clone(&self.core), grant })
+        self.core.take(cost.into().units(), |grant| RatePermit { core: Arc::clone(&self.core), grant })
     }
 
     /// Decides and takes, and holds nothing: a [`try_acquire`](RateLimiter::try_acquire) whose permit is dropped.
@@ -133,7 +132,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// Why not, and the smallest wait after which it would pass.
     #[inline]
     pub fn check(&self, cost: impl Into<Cost>) -> Result<(), Denied> {
-        self.core.take(cost.into().units()).map(|_| ())
+        self.core.take(cost.into().units(), |_| ())
     }
 
     /// When `cost` could go behind those who wait, if nobody else came. Takes nothing; zero means now.

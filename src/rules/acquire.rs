@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::build::Set;
 use crate::algorithm::{Any, Joint};
-use crate::clock::DefaultClock;
+use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Reason, Standing};
 use crate::http::Fingerprint;
 use crate::limiter::{AcquireKeyed, KeyedPermit, Permit};
@@ -23,6 +23,25 @@ pub(super) struct Asked {
     pub(super) enforced: bool,
 }
 
+/// Rules that apply and cannot tell to whom.
+#[derive(Default)]
+pub(super) struct Keyless {
+    /// One that is in earnest.
+    refused: Option<(usize, Denied)>,
+    /// Those on trial.
+    shadowed: Vec<(usize, Denied)>,
+}
+
+impl Keyless {
+    pub(super) fn put(&mut self, rule: usize, denied: Denied, enforced: bool) {
+        if enforced {
+            self.refused = Some((rule, denied));
+        } else {
+            self.shadowed.push((rule, denied));
+        }
+    }
+}
+
 /// The wait for the permits of all rules that apply: none is spent when another refuses. It waits only where each rule
 /// that refuses would wait so long itself. Cancel-safe: dropped, what it holds goes back.
 #[must_use = "futures do nothing unless polled"]
@@ -30,8 +49,7 @@ pub struct AcquireRules {
     set: Arc<Set>,
     ask: Ask,
     asked: Vec<Asked>,
-    /// A rule that applies and cannot tell to whom.
-    rejected: Option<(usize, Denied)>,
+    keyless: Keyless,
     held: Vec<Held>,
     stage: Stage,
 }
@@ -56,17 +74,18 @@ enum Stage {
 }
 
 impl AcquireRules {
-    pub(super) fn new(set: Arc<Set>, ask: Ask, asked: Vec<Asked>, rejected: Option<(usize, Denied)>) -> Self {
+    pub(super) fn new(set: Arc<Set>, ask: Ask, asked: Vec<Asked>, keyless: Keyless) -> Self {
         let held = Vec::with_capacity(asked.len());
-        Self { set, ask, asked, rejected, held, stage: Stage::Fresh }
+        Self { set, ask, asked, keyless, held, stage: Stage::Fresh }
     }
 
     fn units(&self, asked: &Asked) -> u64 {
         self.set.rules[asked.rule].cost.units().saturating_mul(self.ask.units().units())
     }
 
+    /// Nobody waits for a rule that is on trial.
     fn longest_wait(&self, asked: &Asked) -> Duration {
-        let own = self.set.rules[asked.rule].wait;
+        let own = if asked.enforced { self.set.rules[asked.rule].wait } else { Duration::ZERO };
         self.ask.max_wait().map_or(own, |wait| wait.min(own))
     }
 
@@ -116,7 +135,10 @@ impl AcquireRules {
             None => Stage::Done,
             Some(next) => {
                 let asked = &self.asked[*next];
-                let ask = Ask::cost(self.units(asked)).within(self.longest_wait(asked));
+                // What it has waited for the others it has waited.
+                let waited = DefaultClock::default().now().since(since);
+                let longest = self.longest_wait(asked).saturating_sub(waited);
+                let ask = Ask::cost(self.units(asked)).within(longest);
                 let acquire = self.set.rules[asked.rule].keyed.acquire(&asked.key, ask);
                 Stage::Waits { left, acquire: Box::new(acquire), since }
             }
@@ -126,7 +148,7 @@ impl AcquireRules {
     fn granted(&mut self, waited: Option<Duration>) -> Poll<Result<RulesPermit, Error>> {
         self.stage = Stage::Done;
         let parts = self.held.drain(..).zip(&self.asked);
-        let parts: Vec<GrantedPart> = parts
+        let mut parts: Vec<GrantedPart> = parts
             .map(|(held, asked)| GrantedPart {
                 part: held.part.flatten(),
                 price: self.set.rules[asked.rule].cost,
@@ -136,6 +158,12 @@ impl AcquireRules {
             .collect();
         for (part, asked) in parts.iter().zip(&self.asked) {
             self.set.rules[asked.rule].admitted(part, waited);
+        }
+        for (rule, denied) in self.keyless.shadowed.drain(..) {
+            let rule = &self.set.rules[rule];
+            let part = GrantedPart { part: None, price: rule.cost, enforced: false, shadowed: Some(denied) };
+            rule.admitted(&part, waited);
+            parts.push(part);
         }
         Poll::Ready(Ok(RulesPermit { cost: self.ask.units(), parts }))
     }
@@ -152,12 +180,11 @@ impl Future for AcquireRules {
     type Output = Result<RulesPermit, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        use crate::clock::Clock;
         let this = &mut *self;
         loop {
             match &mut this.stage {
                 Stage::Fresh => {
-                    if let Some((rule, denied)) = this.rejected.take() {
+                    if let Some((rule, denied)) = this.keyless.refused.take() {
                         return this.refused(rule, denied);
                     }
                     let mut refused = this.take_all();

@@ -55,6 +55,11 @@ enum Trial {
 }
 
 impl Rule {
+    /// A request without a key is in no share of the keys.
+    pub(super) const fn is_enforced_for_all(&self) -> bool {
+        matches!(self.trial, Trial::All)
+    }
+
     pub(super) fn is_enforced(&self, key: &Fingerprint) -> bool {
         match self.trial {
             Trial::All => true,

@@ -86,7 +86,7 @@ impl fmt::Display for Problem {
             Self::Method(text) => write!(f, "{text:?} is not a method: write it like \"POST\""),
             Self::Key(text) => write!(
                 f,
-                "{text:?} is no part of a key: use client_ip, method, route, path, host, bearer, header:NAME, or no \
+                "{text:?} is no part of a key: use client_ip, client_ip/BITS, method, route, path, host, bearer, header:NAME, or no \
                  part at all for one limit that all share"
             ),
             Self::KeyParts { has, given } => {

@@ -13,7 +13,7 @@ use crate::limiter::{Found, KeyOf};
 /// One part of a key, as configuration names it.
 #[derive(Debug, Clone)]
 enum Part {
-    ClientIp,
+    ClientIp(ClientIp),
     Method,
     Route,
     Path,
@@ -36,9 +36,13 @@ pub(super) struct RuleKey {
 const FALLBACK: &[u8] = b"\0client_ip";
 
 impl Part {
-    fn read(text: &str, secret: Secret) -> Result<Self, Problem> {
+    fn read(text: &str, client_ip: &ClientIp, secret: Secret) -> Result<Self, Problem> {
+        if let Some(bits) = text.strip_prefix("client_ip/") {
+            let bits = bits.parse().map_err(|_| Problem::Key(text.to_owned()))?;
+            return client_ip.clone().ipv6_prefix(bits).map(Self::ClientIp).map_err(Problem::Trust);
+        }
         Ok(match text {
-            "client_ip" => Self::ClientIp,
+            "client_ip" => Self::ClientIp(client_ip.clone()),
             "method" => Self::Method,
             "route" => Self::Route,
             "path" => Self::Path,
@@ -53,10 +57,12 @@ impl Part {
     }
 
     /// What requests have that an administrator means by `text`, however it is written.
-    fn named(&self, text: &str, client_ip: &ClientIp) -> Result<String, Problem> {
+    fn named(&self, text: &str) -> Result<String, Problem> {
         let nothing = |what| Err(Problem::NoSuchKey(text.to_owned(), what));
         Ok(match self {
-            Self::ClientIp => return client_named(text, client_ip).map(|client| client.to_string()),
+            Self::ClientIp(client_ip) => {
+                return client_named(text, client_ip).map(|client| client.to_string());
+            }
             Self::Method if Method::KNOWN.contains(&text) || text == "other" => text.to_owned(),
             Self::Method => return nothing("a method as HTTP defines it, or \"other\""),
             Self::Path if text.starts_with('/') => Path::new().normal(text),
@@ -89,7 +95,8 @@ impl RuleKey {
         client_ip: ClientIp,
         secret: Secret,
     ) -> Result<Self, Problem> {
-        let parts = parts.iter().map(|text| Part::read(text, secret)).collect::<Result<_, _>>()?;
+        let parts = parts.iter().map(|text| Part::read(text, &client_ip, secret));
+        let parts = parts.collect::<Result<_, _>>()?;
         Ok(Self { parts, missing, client_ip, secret, exempt: Vec::new() })
     }
 
@@ -98,7 +105,7 @@ impl RuleKey {
         if texts.len() != self.parts.len() {
             return Err(Problem::KeyParts { has: self.parts.len(), given: texts.len() });
         }
-        let texts = texts.iter().zip(&self.parts).map(|(text, part)| part.named(text, &self.client_ip));
+        let texts = texts.iter().zip(&self.parts).map(|(text, part)| part.named(text));
         let texts = texts.map(|text| text.map(String::into_bytes)).collect::<Result<Vec<_>, _>>()?;
         Ok(self.print(&texts))
     }
@@ -111,20 +118,20 @@ impl RuleKey {
 
     /// Exempts a network of clients, where the key is the client's address. Whether `text` is one.
     pub(super) fn exempt(&mut self, text: &str) -> bool {
-        let network = match (self.parts.as_slice(), text.parse::<IpNet>()) {
-            ([Part::ClientIp], Ok(network)) => network.trunc(),
-            _ => return false,
+        let ([Part::ClientIp(_)], Ok(client)) = (self.parts.as_slice(), text.parse::<Client>()) else {
+            return false;
         };
-        self.exempt.push(network);
-        true
+        let network = client.address().zip(client.prefix()).and_then(|(at, bits)| IpNet::new(at, bits).ok());
+        self.exempt.extend(network);
+        network.is_some()
     }
 
     fn print(&self, texts: &[Vec<u8>]) -> Fingerprint {
         self.secret.fingerprint_of(texts.iter().map(Vec::as_slice))
     }
 
-    fn client(&self, request: &Parts) -> Found<Vec<u8>> {
-        match self.client_ip.key_of(request) {
+    fn client(&self, client_ip: &ClientIp, request: &Parts) -> Found<Vec<u8>> {
+        match client_ip.key_of(request) {
             Found::Key(client) => {
                 let inside = |network: &IpNet| client.address().is_some_and(|at| network.contains(&at));
                 let exempt = self.exempt.iter().any(inside);
@@ -137,7 +144,7 @@ impl RuleKey {
 
     fn text(&self, part: &Part, request: &Parts) -> Found<Vec<u8>> {
         let found = match part {
-            Part::ClientIp => return self.client(request),
+            Part::ClientIp(client_ip) => return self.client(client_ip, request),
             Part::Method => Some(Method::of(request).as_bytes().to_vec()),
             Part::Route => Some(Route::of(request).unwrap_or_default().as_bytes().to_vec()),
             Part::Path => Some(Path::new().normal(request.uri.path()).into_bytes()),
@@ -163,7 +170,7 @@ impl KeyOf<Parts> for RuleKey {
             let found = match self.text(part, request) {
                 Found::Reject(Reason::NoKey) if self.missing == Missing::ClientIp => {
                     texts.push(FALLBACK.to_vec());
-                    self.client(request)
+                    self.client(&self.client_ip, request)
                 }
                 found => found,
             };

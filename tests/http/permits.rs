@@ -14,7 +14,7 @@ use axum::routing::{any, get, post};
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
-use tollgate::http::{ClientIp, Extension, Header};
+use tollgate::http::{ClientIp, Extension, Header, Host, Method, Route};
 use tollgate::{
     Concurrency, KeyOf, Keyed, LimitLayer, LimiterExt, ManualClock, Quota, Tier, TokenBucket, algorithm,
 };
@@ -221,6 +221,41 @@ async fn one_limit_on_two_routes_and_30_connections_is_one_limit_over_1500_reque
         });
     }
     assert_eq!(tasks.join_all().await.into_iter().sum::<usize>(), 40);
+}
+
+#[tokio::test]
+async fn route_method_and_host_are_the_same_over_both_wires() {
+    let limit = bucket("api", Quota::per_hour(2), &ManualClock::new()).keyed();
+    let hello = || async { "hello" };
+    let app = Router::new()
+        .route("/users/{id}", get(hello).post(hello))
+        .nest("/nested", Router::new().route("/users/{id}", get(hello)))
+        .layer(LimitLayer::http(limit.by((Route, Method, Host))));
+    let address = serve(app.clone()).await;
+    let mut over_1 = Client::connect(address, Wire::Http1).await;
+    let mut over_2 = Client::connect(address, Wire::Http2).await;
+    let ask =
+        |method: &str, uri: &str| Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
+    for (method, one, other) in [
+        ("GET", "/users/1", "/users/2?page=3"),
+        ("POST", "/users/1", "/users/a%2Fb"),
+        ("GET", "/nested/users/1", "/nested/users/2"),
+        // What matches no route is all one.
+        ("GET", "/nowhere", "/no/where/9"),
+    ] {
+        let mut refused = Vec::new();
+        for uri in [one, other] {
+            refused.push(over_1.ask(ask(method, uri)).await.status == TOO_MANY);
+            refused.push(over_2.ask(ask(method, uri)).await.status == TOO_MANY);
+        }
+        assert_eq!(refused, [false, false, true, true], "{method} {one} {other}");
+    }
+    let mut hosts = Vec::new();
+    for host in ["a.example", "A.Example:81", "a.example:82", "b.example"] {
+        let answer = call(&app, ask("GET", &format!("http://{host}/users/1"))).await;
+        hosts.push(answer.status == TOO_MANY);
+    }
+    assert_eq!(hosts, [false, false, true, false]);
 }
 
 #[tokio::test]

@@ -14,7 +14,8 @@ use hyper::body::Bytes;
 use tollgate::algorithm::{self, FromQuota};
 use tollgate::http::{Charge, ClientIp, Existing, FieldFormat, Header, Secret, Settle, Shadowed};
 use tollgate::{
-    Concurrency, Cost, LimitLayer, LimiterExt, ManualClock, Quota, RateLimiter, Share, SlidingWindow, Stored,
+    Concurrency, Cost, LimitLayer, LimiterExt, Line, ManualClock, Quota, RateLimiter, Share, SlidingWindow,
+    Stored, TokenBucket,
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -470,6 +471,22 @@ async fn no_more_wait_than_may_all_keys_together() {
     for waited in waiting {
         assert_eq!(waited.await.unwrap(), OK);
     }
+}
+
+#[tokio::test]
+async fn one_key_takes_no_more_places_than_its_line_has() {
+    let clock = ManualClock::new();
+    let per_user = TokenBucket::builder(Quota::per_hour(1)).clock(clock.clone()).line(Line::new().limit(2));
+    let per_user = per_user.build().unwrap().keyed();
+    let by_user = per_user.clone().by(Header::named(X_USER));
+    let app = hello(LimitLayer::http(by_user).wait(hours(9)).max_waiting(3));
+    for user in ["ann", "bob"] {
+        assert_eq!(call(&app, from_user(user)).await.status, OK);
+    }
+    let mut asks: Vec<_> =
+        ["ann", "ann", "ann", "bob"].map(|user| Box::pin(call(&app, from_user(user)))).into();
+    let answered = asks.iter_mut().map(|ask| ask.now_or_never().map(|answer| answer.status));
+    assert_eq!(answered.collect::<Vec<_>>(), [None, None, Some(TOO_MANY), None]);
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 
 use crate::edge::*;
 use axum::Router;
-use axum::http::Response;
+use axum::body::Body;
+use axum::http::{Method, Request, Response};
 use axum::routing::get;
 use hyper::body::Bytes;
-use tollgate::http::{Existing, Header};
-use tollgate::{LimitLayer, LimiterExt, Line, ManualClock, Order, Quota, TokenBucket};
+use tollgate::http::{Existing, FieldFormat, Header};
+use tollgate::{Concurrency, LimitLayer, LimiterExt, Line, ManualClock, Order, Quota, TokenBucket};
 
 #[tokio::test]
 async fn fields_of_the_handler_survive_two_layers() {
@@ -113,4 +114,77 @@ async fn of_two_windows_that_are_both_spent_the_one_that_binds_is_told_to_come_b
     let refused = call(&app, request("/")).await;
     let resets: Vec<_> = refused.limits().iter().map(|item| item.integers["t"]).collect();
     assert!(resets[0] <= 1, "a second brings both of 2/s back: {resets:?}");
+}
+
+#[tokio::test]
+async fn layers_with_two_formats_tell_in_both_and_repeat_nothing() {
+    let clock = ManualClock::new();
+    let inner = LimitLayer::http(bucket("inner", Quota::per_hour(5), &clock));
+    let outer = LimitLayer::http(bucket("outer", Quota::per_hour(9), &clock)).fields(FieldFormat::XEpoch);
+    let own = [("ratelimit", "\"own\";r=1"), ("ratelimit-policy", "\"own\";q=1")];
+    let handler = get(async move || (axum::response::AppendHeaders(own), "hello"));
+    let app = Router::new().route("/", handler).layer(inner).layer(outer);
+    let answer = call(&app, request("/")).await;
+    assert_eq!(answer.lines("ratelimit"), ["\"own\";r=1", "\"inner\";r=4;t=720"]);
+    assert_eq!(answer.lines("x-ratelimit-limit"), ["5"], "the one that binds");
+    assert_eq!(answer.lines("x-ratelimit-remaining"), ["4"]);
+}
+
+#[tokio::test]
+async fn who_lacks_a_key_has_violated_no_policy() {
+    let per_user = bucket("user", Quota::per_hour(1), &ManualClock::new()).keyed();
+    let limit = per_user.by(Header::named("x-user".parse().unwrap())).and(Concurrency::new(1));
+    let app = hello(LimitLayer::http(limit));
+    let refused = call(&app, request("/")).await;
+    assert_eq!((refused.status.as_u16(), refused.json().get("violated-policies")), (400, None));
+}
+
+#[tokio::test]
+async fn a_limit_on_trial_is_not_the_one_that_refused() {
+    let clock = ManualClock::new();
+    let tried = bucket("api", Quota::per_hour(1), &clock).shadow();
+    let app = hello(LimitLayer::http(bucket("api", Quota::per_hour(2), &clock).and(tried)).tell_shadow());
+    for _ in 0..2 {
+        assert!(call(&app, request("/")).await.status.is_success());
+    }
+    assert_eq!(call(&app, request("/")).await.json()["violated-policies"], serde_json::json!(["api"]));
+}
+
+fn grpc(content_type: &str) -> Request<Body> {
+    Request::post("/a.Service/Call").header("content-type", content_type).body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn the_code_of_a_grpc_refusal_is_its_reasons_whatever_the_status() {
+    for status in [400, 429, 500, 503] {
+        let limit = bucket("api", Quota::per_hour(1), &ManualClock::new());
+        let layer = LimitLayer::http(limit.clone()).status(status.try_into().unwrap());
+        let app = Router::new().fallback(|| async { "hello" }).layer(layer);
+        let ask = || grpc("application/grpc");
+        assert_eq!(call(&app, ask()).await.field("grpc-status"), None, "the handler's answer");
+        assert_eq!(call(&app, ask()).await.field("grpc-status"), Some("8"), "{status}: exhausted");
+        limit.close();
+        assert_eq!(call(&app, ask()).await.field("grpc-status"), Some("14"), "{status}: closed");
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_refusal_repeats_nothing_of_the_clients_words() {
+    let limit = bucket("api", Quota::per_hour(1), &ManualClock::new());
+    let app = Router::new().fallback(|| async { "hello" }).layer(LimitLayer::http(limit));
+    assert!(call(&app, grpc("application/grpc")).await.status.is_success());
+    for (asked, answered) in [
+        ("application/grpc", "application/grpc"),
+        ("application/grpc+proto", "application/grpc+proto"),
+        ("application/grpc; told=everybody", "application/grpc"),
+        ("application/grpc+told", "application/grpc"),
+        ("application/grpc-web-text+proto", "application/grpc-web-text+proto"),
+        ("application/grpc-web+proto;told", "application/grpc-web+proto"),
+    ] {
+        let refused = call(&app, grpc(asked)).await;
+        assert_eq!((refused.status.as_u16(), refused.field("content-type")), (200, Some(answered)));
+    }
+    let mut no_call = grpc("application/grpc");
+    *no_call.method_mut() = Method::GET;
+    assert_eq!(call(&app, no_call).await.status.as_u16(), 429, "what is no call is not answered 200");
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use super::Line;
 use super::gate::Gate;
@@ -12,14 +13,19 @@ use super::inner::{Entry, Heard, Inner};
 use super::queue::{Answer, Ticket, Waiter};
 use crate::algorithm::Grant;
 use crate::clock::Clock;
-use crate::decision::{Denied, Reason, Snapshot};
+use crate::decision::{Denied, Snapshot};
 use crate::limiter::door::{Glance, Sealed};
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::units::{Name, Timestamp};
+
+/// The shortest wait that a clock's horizon, some ticks of ten milliseconds at most ahead, is likely to fall short of.
+const HORIZON_PAYS_NS: u64 = 20_000_000;
 
 /// A limit: its gate, its line, its clock. Handles share one in an [`Arc`].
 pub(crate) struct Core<G: Gate, C: Clock> {
     door: G::Door,
+    /// The last ask was refused for long: the next is likely to be, and looks at the clock's horizon first. A hint.
+    is_spent: AtomicBool,
     clock: C,
     name: Option<Name>,
     line: Line,
@@ -34,6 +40,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
         let inner = Inner::new(gate, line, name.clone(), clock.now());
         let core = Self {
             door: G::build_door(Sealed(())),
+            is_spent: AtomicBool::new(false),
             clock,
             name,
             line,
@@ -71,24 +78,64 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.with(|inner, now| act(&mut inner.gate, now))
     }
 
-    /// Takes `units` if they may be had now. Lock-free while nobody waits, where the gate has a door for it.
-    #[inline]
-    pub(crate) fn take(&self, units: u64) -> Result<Grant, Denied> {
-        if units > 0 {
-            let now = self.clock.now();
-            match G::look(&self.door, now, units) {
-                Glance::Go => return Ok(Grant::new(now, units)),
-                Glance::At(at) => return Err(self.exhausted(now, at)),
-                Glance::Shut => {}
+    /// Takes `units` if they may be had now, and makes what is wanted of the grant. Lock-free while nobody waits,
+    /// where the gate has a door for it.
+    // Always inlined, so that a refusal is made where it is wanted: it is too large to be handed over for nothing.
+    #[inline(always)]
+    pub(crate) fn take<R>(&self, units: u64, granted: impl FnOnce(Grant) -> R) -> Result<R, Denied> {
+        let denied = match self.glance(units) {
+            Glimpse::Go(now) => return Ok(granted(Grant::new(now, units))),
+            Glimpse::For(wait_ns) => Denied::exhausted_for(wait_ns, self.name.clone()),
+            Glimpse::Until(at) => Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()),
+            Glimpse::Shut => return self.take_locked(units).map(granted),
+        };
+        Err(denied)
+    }
+
+    /// Takes `units` through the door, or tells what it shows.
+    #[inline(never)]
+    fn glance(&self, units: u64) -> Glimpse {
+        if units == 0 {
+            return Glimpse::Shut;
+        }
+        if let Some(horizon) = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed)) {
+            if let Some(at) = G::not_by(&self.door, horizon(), units) {
+                return Glimpse::Until(at);
             }
         }
-        self.with(|inner, now| inner.take_or_tell(now, units).map(|()| inner.gate.grant(now, units)))
+        let now = self.glance_time();
+        match G::look(&self.door, now, units) {
+            Glance::Go => {
+                self.note_spent(false);
+                Glimpse::Go(now)
+            }
+            Glance::At(at) => {
+                let wait_ns = at.as_ns().saturating_sub(now.as_ns());
+                self.note_spent(wait_ns >= HORIZON_PAYS_NS);
+                Glimpse::For(wait_ns)
+            }
+            Glance::Shut => Glimpse::Shut,
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn exhausted(&self, now: Timestamp, at: Timestamp) -> Denied {
-        Denied::new(Reason::Exhausted).after(Some(at.since(now))).by(self.name.clone())
+    fn take_locked(&self, units: u64) -> Result<Grant, Denied> {
+        self.with(|inner, now| inner.take_or_tell(now, units).map(|()| inner.gate.grant(now, units)))
+    }
+
+    /// What a look through the door goes by.
+    #[inline]
+    fn glance_time(&self) -> Timestamp {
+        if G::TIMED { self.clock.now() } else { Timestamp::ZERO }
+    }
+
+    /// Written only when it changes: the line it stands on is shared by all who ask.
+    #[inline]
+    fn note_spent(&self, is_spent: bool) {
+        if C::HORIZON.read.is_some() && self.is_spent.load(Ordering::Relaxed) != is_spent {
+            self.is_spent.store(is_spent, Ordering::Relaxed);
+        }
     }
 
     pub(crate) const fn line(&self) -> Line {
@@ -99,7 +146,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.name.as_ref()
     }
 
-    pub(crate) fn ready_in(&self, units: u64) -> Result<std::time::Duration, Denied> {
+    pub(crate) fn ready_in(&self, units: u64) -> Result<Duration, Denied> {
         self.with(|inner, now| inner.ready_in(now, units))
     }
 
@@ -123,7 +170,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
         is_thread: bool,
     ) -> Result<Told, Ticket> {
         if units > 0 {
-            let now = self.clock.now();
+            let now = self.glance_time();
             if G::look(&self.door, now, units) == Glance::Go {
                 return Ok(Ok(Grant::new(now, units)));
             }
@@ -271,6 +318,19 @@ impl<G: Gate, C: Clock> Core<G, C> {
         }
         panicked.resume();
     }
+}
+
+/// What has come of a look through the door.
+// A tag and a word: it comes back in two registers.
+enum Glimpse {
+    /// Taken, at this time.
+    Go(Timestamp),
+    /// Too little is left for so many nanoseconds.
+    For(u64),
+    /// Too little is left until this time, certain without a reading of the clock.
+    Until(Timestamp),
+    /// Only the lock can tell.
+    Shut,
 }
 
 /// What an ask is answered.

@@ -13,7 +13,7 @@ pub(crate) enum Later {
     Never,
 }
 
-/// What stands behind a line: a rate or a number of slots. All but `look` is called under the line's lock.
+/// What stands behind a line: a rate or a number of slots. All but `look` and `not_by` is called under the line's lock.
 pub(crate) trait Gate: Send + 'static {
     /// The way in without the lock.
     type Door: Send + Sync + std::fmt::Debug + 'static;
@@ -22,6 +22,11 @@ pub(crate) trait Gate: Send + 'static {
 
     fn build_door(sealed: Sealed) -> Self::Door;
     fn look(door: &Self::Door, now: Timestamp, units: u64) -> Glance;
+    /// When `units` could go, if that is known and after `horizon`. Takes nothing.
+    #[inline]
+    fn not_by(_door: &Self::Door, _horizon: Timestamp, _units: u64) -> Option<Timestamp> {
+        None
+    }
     /// Gives units back without the lock, if nobody waits for them.
     fn put_back(_door: &Self::Door, _units: u64) -> bool {
         false

@@ -130,6 +130,11 @@ impl<A: Stored> Gate for RateGate<A> {
         door.look(now, units)
     }
 
+    #[inline]
+    fn not_by(door: &A::Door, horizon: Timestamp, units: u64) -> Option<Timestamp> {
+        door.not_by(horizon, units)
+    }
+
     fn shut(&mut self, door: &A::Door) {
         self.walked = None;
         door.shut(&self.algorithm, &mut self.state);
