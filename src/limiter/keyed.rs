@@ -28,7 +28,7 @@ use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Standing};
 use crate::sync::{AtomicU64, Mutex, Ordering, RandomState};
 use crate::units::{Cost, Timestamp};
-use flat::{Flat, Id, Seat};
+use flat::{Flat, Id, Look, Seat};
 use shard::{Common, Kept, Shard, Taken, Want};
 use store::{HashStore, Room};
 use tiers::Tiers;
@@ -130,12 +130,6 @@ impl<A: Stored, C: Clock> Shared<A, C> {
     /// Keys that share a slot share a shard.
     fn part(&self, id: Id) -> &Part<A, C> {
         &self.shards[id.fingerprint() as usize & (self.shards.len() - 1)]
-    }
-
-    #[inline]
-    fn ask(&self, id: Id, tier: Tier, want: Want) -> Result<Taken<A, C>, Denied> {
-        let slot = (tier == Tier::DEFAULT).then(|| self.common.look(id, want)).flatten();
-        slot.unwrap_or_else(|| self.part(id).enter(id, tier, want))
     }
 
     /// The template, and all the tiers.
@@ -251,9 +245,15 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        let (id, units) = (self.shared.id(key), cost.into().units());
-        match self.shared.ask(id, self.tier_of(key), Want::Units { units, pin: true })? {
-            Taken::Slot(slot) => Ok(slot.map(|slot| self.shared.part(id).permit(id, units, slot))),
+        let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
+        let part = self.shared.part(id);
+        match self.shared.common.glance(id, tier, units, true) {
+            Look::Go(seat, version, at) => return Ok(Some(part.permit(id, units, (seat, version, at)))),
+            Look::Absent | Look::Away => {}
+            refusal => return Err(self.shared.common.denied(refusal)),
+        }
+        match part.enter(id, tier, Want::Units { units, pin: true })? {
+            Taken::Slot(slot) => Ok(slot.map(|slot| part.permit(id, units, slot))),
             Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => {
                 limiter.try_acquire(units).map(|permit| Some(KeyedPermit::of_limiter(permit)))
             }
@@ -271,8 +271,18 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        let units = cost.into().units();
-        match self.shared.ask(self.shared.id(key), self.tier_of(key), Want::Units { units, pin: false })? {
+        let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
+        match self.shared.common.glance(id, tier, units, false) {
+            Look::Go(..) => Ok(()),
+            Look::Absent | Look::Away => self.check_slowly(id, tier, units),
+            refusal => Err(self.shared.common.denied(refusal)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_slowly(&self, id: Id, tier: Tier, units: u64) -> Result<(), Denied> {
+        match self.shared.part(id).enter(id, tier, Want::Units { units, pin: false })? {
             Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => limiter.check(units),
             Taken::Slot(..) | Taken::Way(Way::Exempt) => Ok(()),
         }

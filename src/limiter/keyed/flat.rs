@@ -24,7 +24,9 @@ mod word;
 use std::sync::OnceLock;
 
 use crate::algorithm::TokenBucket;
+use crate::clock::Clock;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::units::Timestamp;
 use reading::{Reading, Says, Scale};
 use readings::Readings;
 use word::Head;
@@ -59,16 +61,29 @@ pub(super) struct Seat {
 /// What a look at a key says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Taken, under this version of the quota. With a pin if one was asked for.
-    Go(Seat, u32),
-    /// Not before this wait; `None`: no wait helps.
-    After(Option<u64>),
+    /// Taken, under this version of the quota, then. With a pin if one was asked for.
+    Go(Seat, u32, Timestamp),
+    /// Not for so many nanoseconds.
+    For(u64),
+    /// Not before this time, which is certain without a reading of now.
+    Until(Timestamp),
+    /// Too little is left, and time brings nothing back.
+    Spent,
     /// More than there can ever be.
     Never,
     /// It has no slot.
     Absent,
     /// Its state is in the map.
     Away,
+}
+
+/// What a look has read.
+#[derive(Clone, Copy)]
+struct Seen {
+    scale: Scale,
+    version: u32,
+    head: Head,
+    word: Word,
 }
 
 /// A live slot as it was read: what a compare-exchange needs to write it again.
@@ -109,63 +124,76 @@ impl Flat {
     /// Looks at a key and takes `units` of it if they are there. Lock-free. With `pin`, what is taken keeps the slot in
     /// its place until [`unpin`](Self::unpin).
     #[inline]
-    pub(super) fn look(&self, id: Id, now_ns: u64, units: u64, pin: bool) -> Look {
+    pub(super) fn look<C: Clock>(&self, id: Id, clock: &C, units: u64, pin: bool) -> Look {
         let Some(words) = self.words.get() else { return Look::Absent };
         let (first, second) = id.buckets(self.count);
+        let mut horizon = C::HORIZON.read;
         loop {
             let (version, scale) = self.readings.scale();
-            let line = words.line(first);
             // Acquire, all along: the head is read before and after the slot, so that the slot is read by the turn that
             // it was written in; a compare-exchange that succeeds says that it still stands so.
-            let head = Head(line[0].load(Ordering::Acquire));
-            let found = find(line, id).map(|slot| (first, line, head, slot)).or_else(|| {
-                let line = words.line(second);
-                let head = Head(line[0].load(Ordering::Acquire));
-                find(line, id).map(|slot| (second, line, head, slot))
-            });
-            let Some((bucket, line, head, (slot, word))) = found else {
-                // A slot may have been brought over, or moved, while we looked for it: only the lock tells.
-                return Look::Absent;
-            };
+            let mut bucket = first;
+            let mut line = words.line(first);
+            let mut head = Head(line[0].load(Ordering::Acquire));
+            let mut found = find(line, id);
+            if found.is_none() {
+                bucket = second;
+                line = words.line(second);
+                head = Head(line[0].load(Ordering::Acquire));
+                found = find(line, id);
+            }
+            // A slot may have been made while we looked for it: only the lock tells.
+            let Some((slot, word)) = found else { return Look::Absent };
             if word.is_away() {
                 return Look::Away;
             }
-            if scale.is_due(head.turned_ns(), now_ns) || word.generation() != u64::from(version) & 1 {
-                self.bring_up(bucket as usize, now_ns);
-                continue;
+            let seen = Seen { scale, version, head, word };
+            if let Some(read) = horizon.take() {
+                let at = read();
+                if let Some(Says::After(Some(wait))) = self.says(&seen, &line[0], at.as_ns(), units) {
+                    return Look::Until(Timestamp::from_ns(at.as_ns().saturating_add(wait)));
+                }
             }
-            if !head.same_turn(Head(line[0].load(Ordering::Acquire))) {
+            let now = clock.now();
+            let Some(says) = self.says(&seen, &line[0], now.as_ns(), units) else {
+                self.bring_up(bucket as usize, now.as_ns());
                 continue;
-            }
-            let ahead = scale.ahead(head.turned_ns(), word.time(), now_ns);
+            };
             let seat = Seat { line: bucket as usize, slot };
-            match scale.ask(ahead, now_ns, units) {
-                _ if units == 0 => return Look::Go(seat, version),
+            match says {
+                Says::Go(_) if units == 0 && !pin => return Look::Go(seat, version, now),
                 Says::Go(after) => {
-                    let time = scale.time(head.turned_ns(), after, now_ns);
+                    let time = scale.time(head.turned_ns(), after, now.as_ns());
                     let next = Word::new(word.fingerprint(), word.generation(), time);
                     if pin && !self.pin(seat.line) {
                         return Look::Away;
                     }
-                    if !self.readings.is_at(version) {
-                        // What was read may be of two readings.
-                    } else if swap(&line[slot], word, next) {
-                        return Look::Go(seat, version);
+                    if swap(&line[slot], word, next) {
+                        return Look::Go(seat, version, now);
                     }
                     if pin {
                         self.unpin(seat.line);
                     }
                 }
-                says => {
-                    if self.readings.is_at(version) {
-                        return match says {
-                            Says::After(wait) => Look::After(wait),
-                            _ => Look::Never,
-                        };
-                    }
-                }
+                Says::After(Some(wait_ns)) => return Look::For(wait_ns),
+                Says::After(None) => return Look::Spent,
+                Says::Never => return Look::Never,
             }
         }
+    }
+
+    /// What a slot says at a time; `None` if it must be brought up before, or looked at again.
+    #[inline]
+    fn says(&self, seen: &Seen, head: &AtomicU64, now_ns: u64, units: u64) -> Option<Says> {
+        let Seen { scale, version, head: seen_head, word } = *seen;
+        let turned_ns = seen_head.turned_ns();
+        if scale.is_due(turned_ns, now_ns) || word.generation() != u64::from(version) & 1 {
+            return None;
+        }
+        let says = scale.ask(scale.ahead(turned_ns, word.time(), now_ns), now_ns, units);
+        let is_still =
+            seen_head.same_turn(Head(head.load(Ordering::Acquire))) && self.readings.is_at(version);
+        is_still.then_some(says)
     }
 
     /// The live slot of a key, brought up to now. Under the lock of its shard.
@@ -239,11 +267,13 @@ impl Flat {
         for bucket in [first, second] {
             self.bring_up(bucket as usize, now_ns);
         }
-        let places = [first, second].map(|bucket| self.place_in(bucket as usize, words.line(bucket), now_ns));
+        let places =
+            [first, second].map(|bucket| self.place_in(bucket as usize, words.line(bucket), now_ns, full));
         // The first bucket as long as it has room to spare, so that most looks end there; then the emptier of the two.
         let [(one, one_left), (two, two_left)] = places;
         match (one, two) {
             (Place::Free(_), Place::Expired(..)) if full => two,
+            (Place::Expired(..), Place::Free(_)) if !full => two,
             (Place::None, two) => two,
             (one, Place::None) => one,
             (one, _) if one_left > 2 || one_left >= two_left => one,
@@ -252,7 +282,7 @@ impl Flat {
     }
 
     /// A place in one bucket, and how many there are.
-    fn place_in(&self, bucket: usize, line: &[AtomicU64], now_ns: u64) -> (Place, usize) {
+    fn place_in(&self, bucket: usize, line: &[AtomicU64], now_ns: u64, full: bool) -> (Place, usize) {
         let (version, scale) = self.readings.scale();
         let head = Head(line[0].load(Ordering::Acquire));
         let keeps = head.is_pinned() || self.readings.starts_late(version);
@@ -262,12 +292,12 @@ impl Flat {
             let seat = Seat { line: bucket, slot };
             if word.is_free() {
                 left += 1;
-                if place == Place::None {
+                if place == Place::None || !full && matches!(place, Place::Expired(..)) {
                     place = Place::Free(seat);
                 }
             } else if !keeps && self.is_expired(word, head, version, scale, now_ns) {
                 left += 1;
-                if !matches!(place, Place::Expired(..)) {
+                if place == Place::None || full && matches!(place, Place::Free(_)) {
                     place = Place::Expired(seat, word);
                 }
             }
@@ -291,7 +321,8 @@ impl Flat {
             if self.readings.is_at(version) {
                 return match scale.ask(late, now_ns, units) {
                     Says::Go(ahead) => Ok(Start { version, ahead }),
-                    Says::After(wait) => Err(Look::After(wait)),
+                    Says::After(Some(wait_ns)) => Err(Look::For(wait_ns)),
+                    Says::After(None) => Err(Look::Spent),
                     Says::Never => Err(Look::Never),
                 };
             }

@@ -21,8 +21,7 @@ const LOOKS: usize = 2;
 const LOOKS_AT_CAP: usize = 64;
 const LOOKS_ELSEWHERE: usize = 8;
 const SHARDS_LOOKED_AT: usize = 8;
-/// How many buckets of slots.
-const LINES: usize = 1;
+/// How many buckets of slots, at the cap: idle ones that nobody needs the room of are not in the way.
 const LINES_AT_CAP: usize = 16;
 
 /// What the shards of one limit share.
@@ -95,25 +94,24 @@ impl<A: Stored, C: Clock> Common<A, C> {
         self.changes.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(super) fn exhausted(&self, wait_ns: Option<u64>) -> Denied {
-        let wait = wait_ns.map(std::time::Duration::from_nanos);
-        Denied::new(Reason::Exhausted).after(wait).by(self.name.clone())
-    }
-
-    fn never(&self) -> Denied {
-        Denied::new(Reason::ExceedsCapacity).by(self.name.clone())
-    }
-
-    /// What the slot says, if it is the slot that is to say it.
+    /// What the slot of a key says, if it is the slot that is to say it.
     #[inline]
-    pub(super) fn look(&self, id: Id, want: Want) -> Option<Answer<A, C>> {
-        let (flat, Want::Units { units, pin }) = (self.flat.as_ref()?, want) else { return None };
-        let now = self.clock.now();
-        match flat.look(id, now.as_ns(), units, pin) {
-            Look::Go(seat, version) => Some(Ok(Taken::Slot(Some((seat, version, now))))),
-            Look::After(wait) => Some(Err(self.exhausted(wait))),
-            Look::Never => Some(Err(self.never())),
-            Look::Absent | Look::Away => None,
+    pub(super) fn glance(&self, id: Id, tier: Tier, units: u64, pin: bool) -> Look {
+        match &self.flat {
+            Some(flat) if tier == Tier::DEFAULT => flat.look(id, &self.clock, units, pin),
+            _ => Look::Absent,
+        }
+    }
+
+    /// The refusal that a look says. Always inlined, so that it is made where it is wanted.
+    #[inline(always)]
+    pub(super) fn denied(&self, look: Look) -> Denied {
+        let name = self.name.clone();
+        match look {
+            Look::For(wait_ns) => Denied::exhausted_for(wait_ns, name),
+            Look::Until(at) => Denied::exhausted_until(at, C::HORIZON.now, name),
+            Look::Never => Denied::new(Reason::ExceedsCapacity).by(name),
+            _ => Denied::new(Reason::Exhausted).by(name),
         }
     }
 
@@ -150,7 +148,6 @@ impl<A: Stored, C: Clock> Common<A, C> {
     fn make_room(&self, kept: &mut Kept<A, C>) -> bool {
         if self.room.is_half_full() {
             self.sweep(kept, LOOKS);
-            self.sweep_slots(LINES);
         }
         if self.room.take() {
             return true;
@@ -245,16 +242,17 @@ impl<A: Stored, C: Clock> Shard<A, C> {
     fn slot(&self, flat: &Flat, kept: &mut Kept<A, C>, id: Id, want: Want) -> Option<Answer<A, C>> {
         let Want::Units { units, pin } = want else { return None };
         loop {
-            if let Some(answer) = self.common.look(id, want) {
-                return Some(answer);
+            match self.common.glance(id, Tier::DEFAULT, units, pin) {
+                Look::Go(seat, version, now) => return Some(Ok(Taken::Slot(Some((seat, version, now))))),
+                Look::Absent => {}
+                Look::Away => return None,
+                refusal => return Some(Err(self.common.denied(refusal))),
             }
             let now = self.common.clock.now();
             let start = match flat.start(now.as_ns(), units) {
                 Ok(_) if units == 0 && !pin => return Some(Ok(Taken::Slot(None))),
                 Ok(start) => start,
-                Err(Look::Never) => return Some(Err(self.common.never())),
-                Err(Look::After(wait)) => return Some(Err(self.common.exhausted(wait))),
-                Err(_) => return None,
+                Err(refusal) => return Some(Err(self.common.denied(refusal))),
             };
             let mut place = flat.place(id, now.as_ns(), self.common.room.is_full());
             if matches!(place, Place::Free(_)) && !self.common.make_room(kept) {

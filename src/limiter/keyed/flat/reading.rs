@@ -135,7 +135,8 @@ impl Scale {
     fn wait_ns(self, ticks: u64, now_ns: u64) -> Option<u64> {
         match self.mul {
             0 => None,
-            1 if self.shift > 0 => Some(((self.ticks(now_ns) + ticks) << self.shift) - now_ns),
+            1 if self.shift == 0 => Some(ticks),
+            1 => Some(((self.ticks(now_ns) + ticks) << self.shift) - now_ns),
             mul => Some(ticks.div_ceil(mul)),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::algorithm::FromQuota;
+use crate::clock::ManualClock;
 use crate::units::Quota;
 
 const LINES: u64 = 100;
@@ -43,13 +44,14 @@ fn keys_that_share_a_slot_share_what_is_left() {
     let one = id(77, 3);
     let twin = id(77, one.buckets(LINES).1);
     assert!(new_key(&flat, one, 3));
-    let Look::Go(..) = flat.look(twin, 0, 2, false) else { panic!("two are left") };
-    assert_eq!(flat.look(one, 0, 1, false), Look::After(Some(1_000_000_000)));
-    assert_eq!(flat.look(twin, 0, 1, false), Look::After(Some(1_000_000_000)));
+    let clock = ManualClock::new();
+    let Look::Go(..) = flat.look(twin, &clock, 2, false) else { panic!("two are left") };
+    assert_eq!(flat.look(one, &clock, 1, false), Look::For(1_000_000_000));
+    assert_eq!(flat.look(twin, &clock, 1, false), Look::For(1_000_000_000));
     // Another of that fingerprint, elsewhere, shares nothing.
     let stranger =
         (0..LINES).map(|bucket| id(77, bucket)).find(|id| flat.name(*id) != flat.name(one)).unwrap();
-    assert_eq!(flat.look(stranger, 0, 1, false), Look::Absent);
+    assert_eq!(flat.look(stranger, &clock, 1, false), Look::Absent);
 }
 
 #[test]
@@ -63,7 +65,7 @@ fn a_neighbourhood_that_is_full_of_live_keys_gives_none_away() {
         assert_eq!(new_key(&flat, *id, 5), n < slots);
     }
     for id in &all[..slots] {
-        assert!(matches!(flat.look(*id, 0, 1, false), Look::After(_)));
+        assert!(matches!(flat.look(*id, &ManualClock::new(), 1, false), Look::For(_)));
     }
     assert_eq!(flat.place(all[slots], 4_999_999_999, false), Place::None);
     assert!(matches!(flat.place(all[slots], 5_000_000_000, false), Place::Expired(..)));
