@@ -2,6 +2,7 @@
 
 mod acquire;
 mod admin;
+mod alter;
 mod flat;
 mod permit;
 mod shard;

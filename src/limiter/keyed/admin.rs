@@ -3,8 +3,9 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 
+use super::alter::Peek;
 use super::flat::{Flat, Id};
-use super::shard::{Peek, Taken, Want};
+use super::shard::{Taken, Want};
 use super::tiers::Plan;
 use super::{Census, Keyed, Part, Stored, Tier, Way};
 use crate::algorithm::{Algorithm, Balance, FromQuota, TokenBucket, When};

@@ -15,10 +15,13 @@
 //! generation which reading it was written under, and whoever meets an old one brings it over. No word is met again
 //! under its generation: the walk ends before the next change, and the circle has moved on.
 
+mod lines;
+mod places;
 mod reading;
 mod readings;
 #[cfg(all(test, not(tollgate_loom)))]
 mod tests;
+mod turn;
 mod word;
 
 use std::sync::OnceLock;
@@ -27,13 +30,12 @@ use crate::algorithm::TokenBucket;
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::units::Timestamp;
+use lines::{Words, find, swap};
 use reading::{Reading, Says, Scale};
 use readings::Readings;
 use word::Head;
 pub(super) use word::{Id, Word};
 
-/// Words of a bucket: a cache line.
-const LINE: usize = 8;
 /// Room for each key: with seven slots to four keys two choices are enough but for a few keys in a hundred million.
 const KEYS_A_LINE: usize = 4;
 
@@ -43,12 +45,6 @@ pub(super) struct Flat {
     count: u64,
     readings: Readings,
     hand: AtomicUsize,
-}
-
-struct Words {
-    all: Box<[AtomicU64]>,
-    /// Where the first whole cache line starts.
-    first: usize,
 }
 
 /// Where a slot is.
@@ -259,242 +255,6 @@ impl Flat {
     pub(super) fn version(&self) -> u32 {
         self.readings.scale().0
     }
-
-    /// A place for a key that has none; where `full`, one of another key if there is any. Under the lock of its shard.
-    pub(super) fn place(&self, id: Id, now_ns: u64, full: bool) -> Place {
-        let words = self.words();
-        let (first, second) = id.buckets(self.count);
-        for bucket in [first, second] {
-            self.bring_up(bucket as usize, now_ns);
-        }
-        let places =
-            [first, second].map(|bucket| self.place_in(bucket as usize, words.line(bucket), now_ns, full));
-        // The first bucket as long as it has room to spare, so that most looks end there; then the emptier of the two.
-        let [(one, one_left), (two, two_left)] = places;
-        match (one, two) {
-            (Place::Free(_), Place::Expired(..)) if full => two,
-            (Place::Expired(..), Place::Free(_)) if !full => two,
-            (Place::None, two) => two,
-            (one, Place::None) => one,
-            (one, _) if one_left > 2 || one_left >= two_left => one,
-            (_, two) => two,
-        }
-    }
-
-    /// A place in one bucket, and how many there are.
-    fn place_in(&self, bucket: usize, line: &[AtomicU64], now_ns: u64, full: bool) -> (Place, usize) {
-        let (version, scale) = self.readings.scale();
-        let head = Head(line[0].load(Ordering::Acquire));
-        let keeps = head.is_pinned() || self.readings.starts_late(version);
-        let (mut place, mut left) = (Place::None, 0);
-        for (slot, word) in line.iter().enumerate().skip(1) {
-            let word = Word(word.load(Ordering::Acquire));
-            let seat = Seat { line: bucket, slot };
-            if word.is_free() {
-                left += 1;
-                if place == Place::None || !full && matches!(place, Place::Expired(..)) {
-                    place = Place::Free(seat);
-                }
-            } else if !keeps && self.is_expired(word, head, version, scale, now_ns) {
-                left += 1;
-                if place == Place::None || full && matches!(place, Place::Free(_)) {
-                    place = Place::Expired(seat, word);
-                }
-            }
-        }
-        let same = head.same_turn(Head(line[0].load(Ordering::Acquire))) && self.readings.is_at(version);
-        if same { (place, left) } else { (Place::None, 0) }
-    }
-
-    fn is_expired(&self, word: Word, head: Head, version: u32, scale: Scale, now_ns: u64) -> bool {
-        !word.is_free()
-            && !word.is_away()
-            && word.generation() == u64::from(version) & 1
-            && scale.ahead(head.turned_ns(), word.time(), now_ns) == 0
-    }
-
-    /// How a newcomer starts that asks for `units`, or why it is refused.
-    pub(super) fn start(&self, now_ns: u64, units: u64) -> Result<Start, Look> {
-        loop {
-            let (version, scale) = self.readings.scale();
-            let late = self.readings.read(version).late;
-            if self.readings.is_at(version) {
-                return match scale.ask(late, now_ns, units) {
-                    Says::Go(ahead) => Ok(Start { version, ahead }),
-                    Says::After(Some(wait_ns)) => Err(Look::For(wait_ns)),
-                    Says::After(None) => Err(Look::Spent),
-                    Says::Never => Err(Look::Never),
-                };
-            }
-        }
-    }
-
-    /// Seats a newcomer, who starts so, in a place found for it: whether that was still to be had.
-    pub(super) fn seat(&self, id: Id, place: Place, start: Start, now_ns: u64) -> Option<Seat> {
-        let (seat, before) = place.slot()?;
-        self.write(id, seat, before, start, now_ns)
-    }
-
-    fn write(&self, id: Id, seat: Seat, before: Word, start: Start, now_ns: u64) -> Option<Seat> {
-        let line = self.words().line(seat.line as u64);
-        let head = Head(line[0].load(Ordering::Acquire));
-        let (version, scale) = self.readings.scale();
-        if version != start.version || scale.is_due(head.turned_ns(), now_ns) {
-            return None;
-        }
-        let time = scale.time(head.turned_ns(), start.ahead, now_ns);
-        let word = Word::new(id.fingerprint(), u64::from(version) & 1, time);
-        swap(&line[seat.slot], before, word).then_some(seat)
-    }
-
-    /// Marks a place found for a key whose state is in the map.
-    pub(super) fn mark(&self, id: Id, place: Place) -> Option<Seat> {
-        let (seat, before) = place.slot()?;
-        let slot = &self.words().line(seat.line as u64)[seat.slot];
-        swap(slot, before, Word::away(id.fingerprint())).then_some(seat)
-    }
-
-    /// Puts the state of a key into a place, or back in place of its mark, if a word can say so much. Under the lock of its
-    /// shard.
-    pub(super) fn bring_back(
-        &self,
-        id: Id,
-        place: Place,
-        bucket: &TokenBucket,
-        backlog: u64,
-        now_ns: u64,
-    ) -> bool {
-        let Some((seat, before)) = place.slot() else { return false };
-        self.bring_up(seat.line, now_ns);
-        let reading = loop {
-            let (version, _) = self.readings.scale();
-            let reading = self.readings.read(version);
-            if self.readings.is_at(version) {
-                break Some((version, reading)).filter(|(_, reading)| reading.bucket == *bucket);
-            }
-        };
-        let Some((version, reading)) = reading else { return false };
-        let Some(ahead) = reading.ahead_of(backlog) else { return false };
-        self.write(id, seat, before, Start { version, ahead }, now_ns).is_some()
-    }
-
-    /// Takes a mark off: the key has gone. Under the lock of its shard.
-    pub(super) fn unmark(&self, seat: Seat) {
-        self.words().line(seat.line as u64)[seat.slot].store(Word::FREE.0, Ordering::Release);
-    }
-
-    /// Keeps the slots of a bucket in their places; a bucket has so many pins and no more.
-    pub(super) fn pin(&self, line: usize) -> bool {
-        let head = &self.words().line(line as u64)[0];
-        if !Head(head.load(Ordering::Relaxed)).may_pin() {
-            return false;
-        }
-        // Before the compare-exchange of the slot: who finds the slot as it was before that has seen no pin, and who
-        // finds it as it is after that sees this one.
-        let before = Head(head.fetch_add(Head::PIN, Ordering::AcqRel));
-        debug_assert!(before.may_pin(), "threads are fewer than pins");
-        true
-    }
-
-    pub(super) fn unpin(&self, line: usize) {
-        self.words().line(line as u64)[0].fetch_sub(Head::PIN, Ordering::AcqRel);
-    }
-
-    /// Whether permits of keys of this bucket are out.
-    pub(super) fn is_pinned(&self, seat: Seat) -> bool {
-        Head(self.words().line(seat.line as u64)[0].load(Ordering::Acquire)).is_pinned()
-    }
-
-    /// Drops a few expired slots, the next ones round and round. Returns how many.
-    pub(super) fn sweep(&self, lines: usize, now_ns: u64) -> usize {
-        let Some(words) = self.words.get() else { return 0 };
-        (0..lines.min(self.count as usize))
-            .map(|_| {
-                let bucket = self.hand.fetch_add(1, Ordering::Relaxed) % self.count as usize;
-                self.bring_up(bucket, now_ns);
-                let line = words.line(bucket as u64);
-                let (version, scale) = self.readings.scale();
-                let head = Head(line[0].load(Ordering::Acquire));
-                if head.is_pinned() || self.readings.starts_late(version) {
-                    return 0;
-                }
-                let dropped = |slot: &&AtomicU64| {
-                    let word = Word(slot.load(Ordering::Acquire));
-                    let same = head.same_turn(Head(line[0].load(Ordering::Acquire)));
-                    self.is_expired(word, head, version, scale, now_ns)
-                        && same
-                        && self.readings.is_at(version)
-                        && swap(slot, word, Word::FREE)
-                };
-                line[1..].iter().filter(dropped).count()
-            })
-            .sum()
-    }
-
-    /// Brings the slots of an old generation under the present one, and all of a bucket that is due up to now.
-    fn bring_up(&self, bucket: usize, now_ns: u64) {
-        let line = self.words().line(bucket as u64);
-        loop {
-            let (version, scale) = self.readings.scale();
-            let head = Head(line[0].load(Ordering::Acquire));
-            let due = scale.is_due(head.turned_ns(), now_ns);
-            let is_up = |slot: &AtomicU64| {
-                let word = Word(slot.load(Ordering::Acquire));
-                word.is_free() || word.is_away() || word.generation() == u64::from(version) & 1
-            };
-            if !due && line[1..].iter().all(is_up) {
-                return;
-            }
-            let (now, before, changed) = self.readings.both(version);
-            for slot in &line[1..] {
-                let word = Word(slot.load(Ordering::Acquire));
-                let same =
-                    head.same_turn(Head(line[0].load(Ordering::Acquire))) && self.readings.is_at(version);
-                if !same {
-                    break;
-                }
-                if word.is_free() || word.is_away() {
-                    continue;
-                }
-                let turned = head.turned_ns();
-                let ahead = if word.generation() == u64::from(version) & 1 {
-                    now.scale.ahead_of_old(turned, word.time(), now_ns)
-                } else {
-                    let ahead = before.scale.ahead_of_old(turned, word.time(), changed.as_ns());
-                    now.carried(&before, ahead, changed, now_ns)
-                };
-                // What has expired is written as early as may be: to a clock that is read a little behind it stays expired.
-                let time = match ahead {
-                    0 if due => now.scale.ticks(head.turned(now_ns).turned_ns()),
-                    0 => now.scale.ticks(turned),
-                    _ => now.scale.time(turned, ahead, now_ns),
-                };
-                swap(slot, word, Word::new(word.fingerprint(), u64::from(version) & 1, time));
-            }
-            if due {
-                let turn = |head| Some(Head(head).turned(now_ns).0);
-                // Only from the turn that was read: another may have brought it further.
-                let _ = line[0].fetch_update(Ordering::AcqRel, Ordering::Acquire, |at| {
-                    Head(at).same_turn(head).then(|| turn(at)).flatten()
-                });
-            }
-        }
-    }
-
-    /// Goes on under another bucket from now. `fence` must wait until nobody is left under a shard's lock who took it
-    /// before; changes must not overlap.
-    pub(super) fn change(&self, bucket: &TokenBucket, now_ns: u64, fence: impl FnOnce()) {
-        let reading = Reading::near(bucket);
-        if self.readings.is_reading(&reading) {
-            return fence();
-        }
-        self.readings.change(&reading, now_ns);
-        // Who makes keys does it under a lock and by the version it reads there: after this nobody makes old ones.
-        fence();
-        if self.words.get().is_some() {
-            (0..self.count as usize).for_each(|bucket| self.bring_up(bucket, now_ns));
-        }
-    }
 }
 
 /// What became of writing a slot again.
@@ -532,32 +292,4 @@ impl Place {
             Self::None => None,
         }
     }
-}
-
-impl Words {
-    fn new(lines: usize) -> Self {
-        let all: Box<[AtomicU64]> = (0..lines * LINE + LINE - 1).map(|_| AtomicU64::new(0)).collect();
-        let past = all.as_ptr().addr() / size_of::<u64>() % LINE;
-        Self { all, first: (LINE - past) % LINE }
-    }
-
-    #[inline]
-    fn line(&self, line: u64) -> &[AtomicU64] {
-        let start = self.first + line as usize * LINE;
-        &self.all[start..start + LINE]
-    }
-}
-
-#[inline]
-fn find(line: &[AtomicU64], id: Id) -> Option<(usize, Word)> {
-    let fingerprint = id.fingerprint();
-    line.iter().enumerate().skip(1).find_map(|(slot, word)| {
-        let word = Word(word.load(Ordering::Acquire));
-        (word.fingerprint() == fingerprint).then_some((slot, word))
-    })
-}
-
-#[inline]
-fn swap(slot: &AtomicU64, before: Word, after: Word) -> bool {
-    slot.compare_exchange(before.0, after.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }

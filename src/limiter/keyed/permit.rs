@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::alter::Peek;
 use super::flat::Id;
-use super::shard::{Peek, Shard};
+use super::shard::Shard;
 use crate::algorithm::{Algorithm, Grant, TokenBucket};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::Standing;

@@ -1,5 +1,6 @@
 //! What only hashes of one's own choice can show: keys that share a slot.
 
+use super::lines::LINE;
 use super::*;
 use crate::algorithm::FromQuota;
 use crate::clock::ManualClock;
