@@ -30,7 +30,9 @@ pub use func::{LimiterFn, limiter_fn};
 pub use governor::{AcquireGovernor, GovernorPermit};
 #[cfg(feature = "rules")]
 pub(crate) use keyed::Later as ChangeLater;
-pub use keyed::{AcquireKeyed, Census, HashStore, KeyState, Keyed, Store, Tier};
+pub use keyed::{AcquireKeyed, Census, Keyed, KeyedPermit, Tier};
+#[cfg(feature = "client")]
+pub(crate) use keyed::{HashStore, Room};
 #[cfg(feature = "client")]
 pub(crate) use line::{Acquire, Core, Gate, Later, Load};
 pub use line::{Line, Order};

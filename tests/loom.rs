@@ -22,8 +22,8 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 use tollgate::clock::{Armed, ManualTimer, Timer};
 use tollgate::{
-    Ask, Clock, Concurrency, Denied, Error, LimiterExt, ManualClock, Permit, Quota, Reason, SlidingWindow,
-    Striped, Timestamp, TokenBucket, TryLimiter,
+    Ask, Clock, Concurrency, Denied, Error, Keyed, LimiterExt, ManualClock, Permit, Quota, Reason,
+    SlidingWindow, Striped, Timestamp, TokenBucket, TryLimiter, algorithm,
 };
 
 /// Runs a model in every order there is.
@@ -1025,5 +1025,129 @@ fn a_refund_elsewhere_goes_to_all() {
         assert!((3..=4).contains(&admitted));
         other.join().unwrap();
         assert_eq!(admitted + (0..3).filter(|_| limit.check(1).is_ok()).count(), 4);
+    });
+}
+
+// Keys in slots.
+
+fn keys(quota: Quota, keys: usize) -> Keyed<u64, algorithm::TokenBucket, ManualClock> {
+    bucket(quota).keyed().max_keys(keys)
+}
+
+/// Seen to fail on: a store in place of the compare-exchange of a slot; no look at the slots again under the lock.
+#[test]
+fn a_newcomer_has_one_state_whoever_makes_it() {
+    model(1, || {
+        let keyed = keys(Quota::per(1, ns(10)).burst(3), 1);
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&1, 2));
+        let heard = [keyed.check(&1, 2), other.join().unwrap()];
+        assert_eq!(heard.iter().filter(|heard| heard.is_ok()).count(), 1);
+        let denied = heard.into_iter().find_map(Result::err).unwrap();
+        assert_eq!((denied.reason(), denied.retry_after()), (Reason::Exhausted, Some(ns(10))));
+        assert_eq!((keyed.snapshot(&1).unwrap().remaining, keyed.len()), (1, 1));
+    });
+}
+
+/// Seen to fail on: a store in place of the compare-exchange of a slot.
+#[test]
+fn two_at_a_slot_are_admitted_as_the_burst_allows() {
+    model(0, || {
+        let keyed = keys(Quota::per(1, ns(10)).burst(3), 1);
+        keyed.check(&1, 1).unwrap();
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&1, 1));
+        let heard = [keyed.check(&1, 2), other.join().unwrap()];
+        assert_eq!(heard.iter().filter(|heard| heard.is_ok()).count(), 1);
+    });
+}
+
+/// Seen to fail on: a store in place of the compare-exchange of whoever takes an expired slot.
+#[test]
+fn a_key_is_not_dropped_while_it_takes() {
+    model(1, || {
+        let clock = ManualClock::new();
+        let bucket =
+            TokenBucket::builder(Quota::per(1, ns(10)).burst(1)).clock(clock.clone()).build().unwrap();
+        let keyed = bucket.keyed().max_keys(1);
+        keyed.check(&1, 1).unwrap();
+        clock.advance(ns(10));
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&2, 1).is_ok());
+        let one = keyed.check(&1, 1).is_ok();
+        assert!(one != other.join().unwrap(), "one of the two has the room, and keeps it");
+        assert_eq!(keyed.len(), 1);
+        assert_eq!(keyed.check(&1, 1).is_ok(), false);
+    });
+}
+
+/// Seen to fail on: a permit that keeps no slot in its place; a pin after the compare-exchange of the slot.
+#[test]
+fn a_key_is_not_dropped_while_a_permit_of_it_is_out() {
+    model(1, || {
+        let clock = ManualClock::new();
+        let bucket =
+            TokenBucket::builder(Quota::per(1, ns(10)).burst(1)).clock(clock.clone()).build().unwrap();
+        let keyed = bucket.keyed().max_keys(1);
+        keyed.check(&1, 1).unwrap();
+        clock.advance(ns(10));
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&2, 1).is_ok());
+        if let Ok(permit) = keyed.try_acquire(&1, 1) {
+            permit.settle(3.into());
+            assert_eq!(keyed.snapshot(&1).unwrap().debt, 2, "what it owes is not forgotten");
+            assert!(!other.join().unwrap());
+        } else {
+            assert!(other.join().unwrap());
+        }
+    });
+}
+
+/// Seen to fail on: a mark that is stored in place of a compare-exchange; a state that is read before that.
+#[test]
+fn a_state_that_goes_to_the_map_and_back_loses_nothing() {
+    model(1, || {
+        let keyed = keys(Quota::per(1, ns(10)).burst(3), 1);
+        keyed.check(&1, 1).unwrap();
+        let other = keyed.clone();
+        let other = thread::spawn(move || {
+            let limiter = other.of(&1).unwrap().unwrap();
+            limiter.check(1).is_ok()
+        });
+        let heard = [keyed.check(&1, 1).is_ok(), other.join().unwrap()];
+        assert_eq!(heard, [true, true]);
+        assert!(keyed.check(&1, 1).is_err());
+        assert_eq!(keyed.snapshot(&1).unwrap().reset_after, Some(ns(30)));
+    });
+}
+
+/// Seen to fail on: slots that are walked before the version says so; a version that is not looked at again.
+#[test]
+fn what_a_slot_grants_is_charged_under_one_quota() {
+    model(1, || {
+        let keyed = keys(fast().burst(2), 1);
+        keyed.check(&1, 1).unwrap();
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&1, 1));
+        keyed.set_quota(slow().burst(2)).unwrap();
+        other.join().unwrap().unwrap();
+        let denied = keyed.check(&1, 1).unwrap_err();
+        assert_eq!(denied.retry_after(), Some(SLOW_WAIT));
+        assert_eq!(keyed.snapshot(&1).unwrap().remaining, 0);
+    });
+}
+
+/// Seen to fail on: no wait for those under a shard's lock before the slots are walked.
+#[test]
+fn a_newcomer_comes_under_one_quota() {
+    model(1, || {
+        let keyed = keys(fast(), 1);
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&1, 1));
+        keyed.set_quota(slow()).unwrap();
+        other.join().unwrap().unwrap();
+        keyed.set_quota(slow().burst(2)).unwrap();
+        keyed.set_quota(slow()).unwrap();
+        assert_eq!(keyed.check(&1, 1).unwrap_err().retry_after(), Some(SLOW_WAIT));
     });
 }

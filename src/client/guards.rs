@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::guard::{Group, Guard};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Denied, Reason};
-use crate::limiter::{Census, HashStore, Store, Unlimited};
+use crate::limiter::{Census, HashStore, Room, Unlimited};
 use crate::sync::Mutex;
 use crate::units::Timestamp;
 
@@ -41,10 +41,15 @@ pub struct Guards<K, L = Unlimited, C: Clock = DefaultClock> {
     shared: Arc<Shared<K, L, C>>,
 }
 
+/// How many guards a newcomer looks at to find idle ones, once half of the room is taken, and how many at the cap.
+const LOOKS: usize = 2;
+const LOOKS_AT_CAP: usize = 64;
+
 type Make<K, L, C> = dyn Fn(&K) -> Guard<L, C> + Send + Sync;
 
 struct Shared<K, L, C: Clock> {
     store: Mutex<HashStore<K, Guard<L, C>>>,
+    room: Room,
     make: Arc<Make<K, L, C>>,
     /// Until when all are held.
     held_until: Mutex<Timestamp>,
@@ -69,8 +74,8 @@ where
     }
 
     fn build(max_keys: usize, make: Arc<Make<K, L, C>>) -> Self {
-        let store = Mutex::new(HashStore::new(max_keys));
-        Self { shared: Arc::new(Shared { store, make, held_until: Mutex::new(Timestamp::ZERO) }) }
+        let (store, room) = (Mutex::new(HashStore::new()), Room::new(max_keys));
+        Self { shared: Arc::new(Shared { store, room, make, held_until: Mutex::new(Timestamp::ZERO) }) }
     }
 
     /// The guard of `key`.
@@ -96,8 +101,22 @@ where
             new.hold_at_least(held_for);
         }
         let mut store = self.shared.store.lock();
-        let guard = store.get_or_make(key, || new, Guard::is_idle);
-        guard.map(|guard| guard.clone()).ok_or_else(|| Denied::new(Reason::TooManyKeys))
+        if let Some(guard) = store.get::<K>(&key) {
+            return Ok(guard.clone());
+        }
+        let room = &self.shared.room;
+        let looks = if room.is_full() { LOOKS_AT_CAP } else { LOOKS };
+        if room.is_half_full() {
+            store.sweep(looks, Guard::is_idle, |_| {
+                room.give_back(1);
+                room.count_evicted(1);
+            });
+        }
+        if !room.take() {
+            room.count_refused();
+            return Err(Denied::new(Reason::TooManyKeys));
+        }
+        Ok(store.insert(key, new).clone())
     }
 
     /// Holds the guards of all keys, and of those to come, until `wait` from now at least.
@@ -108,7 +127,7 @@ where
     /// How many keys there are, and how many have been dropped and refused.
     #[must_use]
     pub fn census(&self) -> Census {
-        self.shared.store.lock().census()
+        self.shared.room.census()
     }
 }
 
@@ -120,7 +139,7 @@ where
 {
     fn hold_all(&self, wait: Duration) {
         let mut guards = Vec::new();
-        self.store.lock().for_each(|guard| guards.push(guard.clone()));
+        guards.extend(self.store.lock().values().cloned());
         if let Some(now) = guards.first().map(Guard::now) {
             let mut held_until = self.held_until.lock();
             *held_until = now.after(wait).max(*held_until);

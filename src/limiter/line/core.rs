@@ -160,6 +160,11 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.with(|inner, now| inner.ready_in(now, load))
     }
 
+    /// Whether nobody waits, and it is neither paused nor closed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.with(|inner, _| inner.may_open())
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.with(Inner::snapshot)
     }

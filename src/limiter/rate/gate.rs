@@ -39,8 +39,7 @@ impl From<When> for Later {
 }
 
 impl<A: Stored> RateGate<A> {
-    pub(super) fn new(algorithm: A, now: Timestamp, unix_ns: u64, lends: bool) -> Self {
-        let state = algorithm.start(now, unix_ns);
+    pub(super) fn new(algorithm: A, state: A::State, now: Timestamp, lends: bool) -> Self {
         let starts_full = starts_full(&algorithm, now);
         Self { algorithm, state, lends, starts_full, epoch: 0, reset: None, change: 0, walked: None }
     }
@@ -55,6 +54,16 @@ impl<A: Stored> RateGate<A> {
 
     pub(super) const fn starts_full(&self) -> bool {
         self.starts_full
+    }
+
+    pub(super) fn state_alone(
+        &self,
+        now: Timestamp,
+        is_plain: impl FnOnce(&A, &A::State, Timestamp, Option<Timestamp>) -> bool,
+    ) -> Option<(A, A::State, Timestamp)> {
+        let reset = self.reset.map(|(at, _)| at);
+        let plain = is_plain(&self.algorithm, &self.state, now, reset);
+        plain.then(|| (self.algorithm.clone(), self.state.clone(), now))
     }
 
     pub(in crate::limiter) fn change(&mut self, next: A, now: Timestamp) {
