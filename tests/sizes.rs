@@ -10,8 +10,8 @@ use tollgate::algorithm::{self, Algorithm};
 use tollgate::tower::{Limit, Raise, Shed, Wait};
 use tollgate::{
     AcquireBoth, AcquireKeyed, AcquireRate, AcquireSlots, AcquireStriped, Ask, BothPermits, Concurrency,
-    Denied, Error, HashStore, KeyState, Keyed, Quota, RatePermit, SlidingWindow, Slots, Striped,
-    StripedPermit, TokenBucket, TokioClock,
+    Denied, Error, Keyed, KeyedPermit, Quota, RatePermit, SlidingWindow, Slots, Striped, StripedPermit,
+    TokenBucket,
 };
 use tower::Service;
 
@@ -59,7 +59,7 @@ at_most! {
     8: SlidingWindow;
     24: Concurrency;
     24: Striped;
-    8: Keyed<u64, Bucket>;
+    24: Keyed<u64, Bucket>;
     // States of the algorithms alone.
     80: State<Bucket>;
     40: State<Window>;
@@ -69,17 +69,18 @@ at_most! {
     32: RatePermit<Bucket>;
     32: RatePermit<Window>;
     64: StripedPermit;
+    56: KeyedPermit<Bucket>;
     16: Slots;
     48: BothPermits<RatePermit<Bucket>, Slots>;
     // Waits.
-    72: AcquireRate<Bucket>;
-    120: AcquireStriped;
-    80: AcquireSlots;
-    72: AcquireKeyed<u64, Bucket, TokioClock, HashStore<u64, KeyState<Bucket, TokioClock>>>;
-    440: AcquireBoth<AcquireRate<Bucket>, AcquireSlots, RatePermit<Bucket>, Slots>;
+    56: AcquireRate<Bucket>;
+    104: AcquireStriped;
+    64: AcquireSlots;
+    64: AcquireKeyed<Bucket>;
+    376: AcquireBoth<AcquireRate<Bucket>, AcquireSlots, RatePermit<Bucket>, Slots>;
     // A layer: the service, and what its call returns; the bare service's is 16.
     32: Layered<Wait>;
-    88: <Layered<Wait> as Service<u64>>::Future;
+    72: <Layered<Wait> as Service<u64>>::Future;
     56: <Layered<Shed> as Service<u64>>::Future;
     // Asks and answers.
     24: Ask;
