@@ -26,7 +26,8 @@ use super::tells::Tells;
 use super::usage::Usage;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Reason, Standing};
-use crate::limiter::{Census, Core, Limiter, Permit, TryLimiter, Unlimited};
+use crate::limiter::gate::Core;
+use crate::limiter::{Census, Limiter, Permit, TryLimiter, Unlimited};
 use crate::units::{Cost, Name, Timestamp};
 use gate::{GuardGate, Pass};
 

@@ -74,7 +74,7 @@ proptest! {
                     let index = which.index(waiting.len());
                     let held_for = guard.held_for();
                     if let Poll::Ready(answer) = poll(&mut waiting[index]) {
-                        waiting.remove(index);
+                        drop(waiting.remove(index));
                         if let Ok(permit) = answer {
                             prop_assert_eq!(held_for, Duration::ZERO, "nobody goes in a hold");
                             held.push(permit);

@@ -29,7 +29,7 @@ where
     L::Permit: Send,
 {
     async fn call(&self, client: &mut Client) {
-        if let Err(error) = Guard::call(self, 1, || client.get()).await {
+        if let Err(error) = Self::call(self, 1, || client.get()).await {
             panic!("no caller is sent away here, but: {error}");
         }
     }
@@ -107,7 +107,9 @@ impl Strategy for UntilReady {
 type Ready = std::future::Ready<Result<(), std::convert::Infallible>>;
 
 /// tower's `RateLimit`, shared as its buffer would share it.
-pub(crate) struct TowerRateLimit(Mutex<RateLimit<tower::util::ServiceFn<fn(()) -> Ready>>>);
+pub(crate) struct TowerRateLimit(Mutex<RateLimit<Nothing>>);
+
+type Nothing = tower::util::ServiceFn<fn(()) -> Ready>;
 
 impl TowerRateLimit {
     pub(crate) fn new(quota: Quota) -> Self {

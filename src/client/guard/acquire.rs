@@ -14,7 +14,8 @@ use super::{Guard, Guarded};
 use crate::client::usage::Usage;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Error};
-use crate::limiter::{Acquire, Limiter, Permit};
+use crate::limiter::gate::Acquire;
+use crate::limiter::{Limiter, Permit};
 use crate::units::Timestamp;
 
 /// The wait for a [`Guarded`] permit. Cancel-safe: see [`Guard::acquire`].

@@ -13,7 +13,8 @@ use crate::algorithm::{FromQuota, TokenBucket};
 use crate::client::retry::RetryBudget;
 use crate::client::signal::{Profile, Unit};
 use crate::clock::{Clock, DefaultClock};
-use crate::limiter::{Core, Limiter, Line, Unlimited};
+use crate::limiter::gate::Core;
+use crate::limiter::{Limiter, Line, Unlimited};
 use crate::units::{Name, NameError, Quota, QuotaError, Timestamp};
 
 /// Options of a guard. What is wrong with them is told by [`build`](GuardBuilder::build).

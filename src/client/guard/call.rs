@@ -14,7 +14,8 @@ use crate::client::tells::Tells;
 use crate::client::usage::Usage;
 use crate::clock::Clock;
 use crate::decision::{Ask, Error};
-use crate::limiter::{Acquire, Core, Limiter, Line};
+use crate::limiter::gate::{Acquire, Core};
+use crate::limiter::{Limiter, Line};
 
 /// The wait before a call is made again that failed without being throttled; it doubles with each try.
 const BACKOFF: Duration = Duration::from_millis(100);

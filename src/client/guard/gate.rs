@@ -13,7 +13,8 @@ use crate::algorithm::{Balance, When};
 use crate::client::signal::{Scope, Signals};
 use crate::client::usage::Usage;
 use crate::decision::Reason;
-use crate::limiter::{Gate, Glance, Later, Load, Locked, Sealed};
+use crate::limiter::Locked;
+use crate::limiter::gate::{Gate, Glance, Later, Load, Sealed};
 use crate::units::Timestamp;
 
 /// A call without an answer for so long is no longer counted as under way: one whose permit is leaked must not take from

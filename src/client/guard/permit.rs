@@ -10,7 +10,8 @@ use crate::client::tells::Tells;
 use crate::client::usage::Usage;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Denied, Standing};
-use crate::limiter::{Core, Permit};
+use crate::limiter::Permit;
+use crate::limiter::gate::Core;
 use crate::units::Cost;
 
 /// Proof that a call may be made now. Hold it until the call is over, and tell it the answer.
