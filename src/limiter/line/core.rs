@@ -11,9 +11,9 @@ use super::Line;
 use super::gate::Gate;
 use super::inner::{Entry, Heard, Inner};
 use super::queue::{Answer, Ticket, Waiter};
-use crate::algorithm::Grant;
+use crate::algorithm::{Balance, Grant};
 use crate::clock::Clock;
-use crate::decision::{Ask, Denied, Snapshot};
+use crate::decision::{Ask, Denied, Policy, Snapshot};
 use crate::limiter::door::{Glance, Sealed};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::units::{Name, Timestamp};
@@ -146,6 +146,11 @@ impl<G: Gate, C: Clock> Core<G, C> {
             Duration::ZERO => Some(Timestamp::ZERO),
             wait => Some(self.clock.now().after(wait)).filter(|at| *at < Timestamp::MAX),
         }
+    }
+
+    /// What the one limit promises and what is left of it at `now`, if that can be seen without the lock.
+    pub(crate) fn standing(&self, now: Timestamp) -> Option<(Policy, Balance)> {
+        G::standing(&self.door, now)
     }
 
     pub(crate) const fn line(&self) -> Line {

@@ -1,4 +1,5 @@
 use crate::algorithm::{Balance, Grant};
+use crate::decision::Policy;
 use crate::limiter::door::{Glance, Sealed};
 use crate::units::Timestamp;
 
@@ -13,7 +14,8 @@ pub(crate) enum Later {
     Never,
 }
 
-/// What stands behind a line: a rate or a number of slots. All but `look` and `not_by` is called under the line's lock.
+/// What stands behind a line: a rate or a number of slots. What takes a door and no gate needs no lock;
+/// all else is called under the line's lock.
 pub(crate) trait Gate: Send + 'static {
     /// The way in without the lock.
     type Door: Send + Sync + std::fmt::Debug + 'static;
@@ -25,6 +27,10 @@ pub(crate) trait Gate: Send + 'static {
     /// When `units` could go, if that is known and after `horizon`. Takes nothing.
     #[inline]
     fn not_by(_door: &Self::Door, _horizon: Timestamp, _units: u64) -> Option<Timestamp> {
+        None
+    }
+    /// What the one limit promises and what is left of it, if that is known. Takes nothing.
+    fn standing(_door: &Self::Door, _now: Timestamp) -> Option<(Policy, Balance)> {
         None
     }
     /// Gives units back without the lock, if nobody waits for them.

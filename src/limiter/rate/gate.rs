@@ -1,4 +1,5 @@
 use crate::algorithm::{Algorithm, Balance, Grant, When, start_late};
+use crate::decision::Policy;
 use crate::limiter::door::{Door, Glance, Sealed, Stored};
 use crate::limiter::line::{Gate, Later};
 use crate::units::Timestamp;
@@ -124,6 +125,10 @@ impl<A: Stored> Gate for RateGate<A> {
     #[inline]
     fn not_by(door: &A::Door, horizon: Timestamp, units: u64) -> Option<Timestamp> {
         door.not_by(horizon, units)
+    }
+
+    fn standing(door: &A::Door, now: Timestamp) -> Option<(Policy, Balance)> {
+        door.standing(now)
     }
 
     fn shut(&mut self, door: &A::Door) {
