@@ -1,40 +1,39 @@
-//! One decision, one thread: a token bucket here and governor's, on the same kind of clock, granted and refused apart.
+//! One decision, one thread: grants, refusals, and a limit asked for more than it admits.
+
+mod support;
 
 use std::hint::black_box;
-use std::num::NonZeroU32;
+use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use governor::clock::MonotonicClock;
-use tollgate::clock::SystemClock;
-use tollgate::{Quota, TokenBucket};
+use support::forms::{Load, each_bucket};
+use support::{Suite, floors, peers};
 
-/// Fast enough that no ask is ever refused: four a nanosecond's worth of calls would not drain it.
-const GRANTS: u32 = 1_000_000_000;
-
-fn grant(c: &mut Criterion) {
-    let mut group = c.benchmark_group("check/grant");
-    let ours =
-        TokenBucket::builder(Quota::per_second(GRANTS.into())).clock(SystemClock::default()).build().unwrap();
-    group.bench_function("tollgate", |b| b.iter(|| ours.check(black_box(1)).unwrap()));
-    let quota = governor::Quota::per_second(NonZeroU32::new(GRANTS).unwrap());
-    let theirs = governor::RateLimiter::direct_with_clock(quota, MonotonicClock);
-    group.bench_function("governor", |b| b.iter(|| theirs.check().unwrap()));
-    group.bench_function("floor: clock", |b| b.iter(std::time::Instant::now));
+fn check(suite: &mut Suite, load: Load) {
+    let mut group = suite.group(&format!("check/{}", load.name()));
+    each_bucket!(load, |name, limiter| {
+        group.row(name, &["governor", "governor (std clock)", "floor: clock and CAS"], move || {
+            load.expect(limiter.check(black_box(1)).is_ok());
+        });
+    });
+    let governor = peers::governor(load);
+    group.row("governor", &[], move || load.expect(governor.check().is_ok()));
+    let governor = peers::governor_std(load);
+    group.row("governor (std clock)", &[], move || load.expect(governor.check().is_ok()));
+    let ratelimit = peers::ratelimit(load);
+    group.row("ratelimit", &[], move || load.expect(ratelimit.try_wait().is_ok()));
+    let leaky = peers::leaky_bucket(load);
+    group.row("leaky-bucket", &[], move || load.expect(leaky.try_acquire(1)));
+    let cas = floors::CasLoop::default();
+    group.row("floor: clock and CAS", &[], move || cas.step());
+    let atomic = floors::Atomic::default();
+    group.row("floor: atomic", &[], move || atomic.step());
+    group.row("floor: clock", &[], floors::clock);
     group.finish();
 }
 
-fn refuse(c: &mut Criterion) {
-    let mut group = c.benchmark_group("check/refuse");
-    let ours = TokenBucket::builder(Quota::per_day(1)).clock(SystemClock::default()).build().unwrap();
-    ours.check(1).unwrap();
-    group.bench_function("tollgate", |b| b.iter(|| ours.check(black_box(1)).unwrap_err()));
-    let day = std::time::Duration::from_secs(86_400);
-    let theirs =
-        governor::RateLimiter::direct_with_clock(governor::Quota::with_period(day).unwrap(), MonotonicClock);
-    theirs.check().unwrap();
-    group.bench_function("governor", |b| b.iter(|| theirs.check().unwrap_err()));
-    group.finish();
+fn main() {
+    let mut suite = Suite::new(Duration::from_millis(3));
+    for load in [Load::Grant, Load::Refuse, Load::AtLimit] {
+        check(&mut suite, load);
+    }
 }
-
-criterion_group!(benches, grant, refuse);
-criterion_main!(benches);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tollgate::{And, Ask, Concurrency, Limiter, LimiterExt, Quota, SlidingWindow};
+use tollgate::{And, Concurrency, LimiterExt, Quota, SlidingWindow};
 
 const WORKERS: usize = 8;
 const QUEUE: usize = 16;
@@ -43,7 +43,7 @@ async fn worker(
     let next = || async { queue.lock().await.recv().await };
     while let Some(Some(job)) = stop.run_until_cancelled(next()).await {
         // Dropped in the middle of its wait, an ask leaves the line and gives back what it has taken so far.
-        let Some(permit) = stop.run_until_cancelled(limit.acquire(&(), Ask::ONE)).await else {
+        let Some(permit) = stop.run_until_cancelled(limit.acquire(1)).await else {
             outcome.handed_back.push(job);
             break;
         };

@@ -93,6 +93,8 @@ pub enum Reason {
     NoKey,
     /// The server does not tell who is at the other end of the connection.
     NoPeer,
+    /// The upstream asks for a longer wait than its guard allows it to ask for.
+    AskedTooLong,
 }
 
 impl Reason {
@@ -107,6 +109,7 @@ impl Reason {
             Self::TooManyKeys => "the limiter keeps as many keys as it may",
             Self::NoTimer => "waiting needs a timer: wait inside a tokio runtime, or use acquire_blocking",
             Self::NoKey => "the request lacks what the limit is kept per",
+            Self::AskedTooLong => "the upstream asks for a longer wait than is allowed",
             Self::NoPeer => {
                 "the server does not tell its peers: serve with connect info, or put in a PeerAddr"
             }

@@ -26,6 +26,9 @@ pub mod tower;
 #[cfg(feature = "http")]
 pub mod http;
 
+#[cfg(feature = "client")]
+pub mod client;
+
 #[cfg(feature = "rules")]
 pub mod rules;
 
@@ -38,6 +41,6 @@ pub use limiter::*;
 pub use tower::{LimitError, LimitLayer};
 pub use units::{Cost, Name, NameError, Quota, QuotaError, QuotaTextError, Timestamp, Window};
 
-#[cfg(all(doctest, feature = "axum", feature = "tokio", feature = "tower"))]
+#[cfg(all(doctest, feature = "axum", feature = "reqwest", feature = "tokio", feature = "tower"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

@@ -16,18 +16,25 @@ mod rate;
 mod shadow;
 mod striped;
 mod stripes;
+mod unlimited;
 
 pub use and::{AcquireBoth, And, BothPermits, EitherFault};
 pub use boxed::{BoxAcquire, BoxLimiter, BoxPermit};
 pub use by::{AcquireBy, By, EitherKey, Found, FoundBy, KeyOf, OrKey, OrSkip, Unless, found_by};
 pub use concurrency::{AcquireSlots, Concurrency, ConcurrencyBuilder, Slots};
 pub use door::{Door, Locked, Ring, Stored, Word};
+#[cfg(feature = "client")]
+pub(crate) use door::{Glance, Sealed};
 pub use func::{LimiterFn, limiter_fn};
 #[cfg(feature = "governor")]
 pub use governor::{AcquireGovernor, GovernorPermit};
 #[cfg(feature = "rules")]
-pub(crate) use keyed::Later;
-pub use keyed::{AcquireKeyed, Census, HashStore, KeyState, Keyed, Store, Tier};
+pub(crate) use keyed::Later as ChangeLater;
+pub use keyed::{AcquireKeyed, Census, Keyed, KeyedPermit, Tier};
+#[cfg(feature = "client")]
+pub(crate) use keyed::{HashStore, Room};
+#[cfg(feature = "client")]
+pub(crate) use line::{Acquire, Core, Gate, Later, Load};
 pub use line::{Line, Order};
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub use observed::{AcquireObserved, Observed};
@@ -39,6 +46,7 @@ pub use rate::{
 };
 pub use shadow::{AcquireShadow, Enforced, Nobody, Shadow, ShadowPermit, Share};
 pub use striped::{AcquireStriped, Striped, StripedBuilder, StripedPermit};
+pub use unlimited::{Free, Unlimited};
 
 use std::future::Future;
 

@@ -69,7 +69,7 @@ use arc_swap::ArcSwap;
 use crate::algorithm::{Any, Joint};
 use crate::decision::{Ask, Denied, Standing};
 use crate::http::{Fingerprint, HttpLayer, Secret};
-use crate::limiter::{Census, Found, KeyOf, Keyed, Later, Limiter};
+use crate::limiter::{Census, ChangeLater, Found, KeyOf, Keyed, Limiter};
 use crate::sync::Mutex;
 use acquire::{Asked, Keyless};
 use build::{Rule, Set};
@@ -106,7 +106,7 @@ impl Rules {
     #[allow(clippy::needless_pass_by_value, reason = "what has been read is used up")]
     pub fn with_secret(config: RulesConfig, secret: Secret) -> Result<Self, RulesError> {
         let (set, changes) = Set::build(&config, None, secret)?;
-        changes.into_iter().flat_map(build::Change::decide).for_each(Later::make);
+        changes.into_iter().flat_map(build::Change::decide).for_each(ChangeLater::make);
         let shared = Shared { set: ArcSwap::from_pointee(set), secret, reload: Mutex::new(()) };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -129,7 +129,7 @@ impl Rules {
             later
         };
         // Outside the lock: it wakes those who wait.
-        later.into_iter().for_each(Later::make);
+        later.into_iter().for_each(ChangeLater::make);
         Ok(())
     }
 

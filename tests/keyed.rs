@@ -369,7 +369,7 @@ fn what_a_pair_of_permits_cost_is_told_by_the_one_that_was_needed() {
     let spent = TokenBucket::new(Quota::per_hour(1)).unwrap();
     spent.check(1).unwrap();
     let both = spent.shadow().and(TokenBucket::new(Quota::per_hour(5)).unwrap());
-    assert_eq!(both.try_acquire(&(), 3.into()).unwrap().cost().units(), 3);
+    assert_eq!(both.try_acquire(3).unwrap().cost().units(), 3);
 }
 
 #[test]
@@ -432,10 +432,15 @@ fn a_key_takes_what_is_documented_and_a_flood_takes_no_more() {
     }
     let full = LIVE_BYTES.load(Ordering::Relaxed) - before;
     println!("{} bytes a key", full / KEYS as usize);
-    assert!(full < 700 * KEYS as usize, "{} bytes a key", full / KEYS as usize);
-    for key in KEYS..KEYS + 500_000 {
-        assert_eq!(keyed.check(&key, 1).unwrap_err().reason(), Reason::TooManyKeys);
-    }
+    // Beside the slots, the 64 parts that the keys are in.
+    assert!(full <= 16 * KEYS as usize + 40_000, "{full} bytes for {KEYS} keys");
+    // A few in a million share the state of another: that is exhausted, and so are they.
+    let refused = (KEYS..KEYS + 500_000).filter(|key| {
+        let denied = keyed.check(key, 1).unwrap_err();
+        assert!(matches!(denied.reason(), Reason::TooManyKeys | Reason::Exhausted));
+        denied.reason() == Reason::TooManyKeys
+    });
+    assert!(refused.count() >= 500_000 - 20);
     // The test harness allocates a little beside this; half a million newcomers would not be a little.
     let flooded = LIVE_BYTES.load(Ordering::Relaxed) - before;
     assert!(flooded < full + 100_000, "refused newcomers leave nothing behind");

@@ -1194,16 +1194,15 @@ fn both_or_neither() {
     let fast = build(Quota::per_second(10).burst(1), "fast");
     let slow = build(Quota::per_second(2).burst(1), "slow");
     for both in [fast.clone().and(slow.clone()), slow.clone().and(fast.clone())] {
-        assert_eq!(both.try_acquire(&(), Cost::ONE).unwrap().cost(), Cost::ONE);
+        assert_eq!(both.try_acquire(1).unwrap().cost(), Cost::ONE);
         assert_eq!((fast.snapshot().remaining, slow.snapshot().remaining), (0, 0));
         let expected = Denied::new(Reason::Exhausted)
             .after(Some(ms(500)))
             .by(Some(tollgate::Name::new("slow").unwrap()));
         let before = (fast.snapshot(), slow.snapshot());
-        assert_eq!(both.try_acquire(&(), Cost::ONE).unwrap_err(), expected, "the later of both");
+        assert_eq!(both.try_acquire(1).unwrap_err(), expected, "the later of both");
         for longest in [Duration::ZERO, ms(100), ms(500) - NS] {
-            let Poll::Ready(Err(Error::Denied(denied))) =
-                poll(&mut both.acquire(&(), Ask::ONE.within(longest)))
+            let Poll::Ready(Err(Error::Denied(denied))) = poll(&mut both.acquire(Ask::ONE.within(longest)))
             else {
                 panic!("not refused at once")
             };
@@ -1211,7 +1210,7 @@ fn both_or_neither() {
         }
         assert_eq!((fast.snapshot(), slow.snapshot()), before);
 
-        let mut waits = both.acquire(&(), Ask::ONE.within(ms(500)));
+        let mut waits = both.acquire(Ask::ONE.within(ms(500)));
         assert!(poll(&mut waits).is_pending());
         clock.advance(ms(500) - NS);
         assert!(poll(&mut waits).is_pending());
@@ -1233,7 +1232,7 @@ fn a_refusal_by_one_spends_nothing_of_the_other() {
         [fast.clone().and(slots.clone()).boxed::<()>(), slots.clone().and(fast.clone()).boxed::<()>()];
     for both in &either {
         let Poll::Ready(Err(Error::Denied(denied))) =
-            poll(&mut both.acquire(&(), Ask::ONE.within(Duration::ZERO)))
+            poll(&mut both.acquire(Ask::ONE.within(Duration::ZERO)))
         else {
             panic!("not refused at once")
         };
@@ -1242,10 +1241,7 @@ fn a_refusal_by_one_spends_nothing_of_the_other() {
     }
     drop(held);
     assert!(fast.check(10).is_ok());
-    assert_eq!(
-        slots.clone().and(fast.clone()).try_acquire(&(), Cost::ONE).unwrap_err().retry_after(),
-        Some(ms(100))
-    );
+    assert_eq!(slots.clone().and(fast.clone()).try_acquire(1).unwrap_err().retry_after(), Some(ms(100)));
     assert_eq!(slots.snapshot().remaining, 1);
 }
 
@@ -1258,7 +1254,7 @@ fn an_ask_that_waits_for_a_rate_holds_no_slot() {
         clock: &ManualClock,
     ) {
         assert!(both.holds());
-        let mut waits = both.acquire(&(), Ask::ONE);
+        let mut waits = both.acquire(Ask::ONE);
         assert!(poll(&mut waits).is_pending());
         assert_eq!((fast.snapshot().waiting, slots.snapshot().remaining), (1, 1));
         assert!(slots.try_acquire(1).is_ok());
@@ -1283,7 +1279,7 @@ fn a_waiting_ask_for_both_gives_back_when_dropped() {
     let slots = Concurrency::new(1);
     let held = slots.try_acquire(1).unwrap();
     let both = slots.clone().and(fast.clone());
-    let mut waits = both.acquire(&(), Ask::ONE);
+    let mut waits = both.acquire(Ask::ONE);
     assert!(poll(&mut waits).is_pending());
     assert_eq!(
         (fast.snapshot().remaining, slots.snapshot().waiting),
@@ -1294,7 +1290,7 @@ fn a_waiting_ask_for_both_gives_back_when_dropped() {
     assert_eq!((fast.snapshot().remaining, slots.snapshot().waiting), (1, 0));
 
     // Granted the slot, and not told.
-    let mut waits = both.acquire(&(), Ask::ONE);
+    let mut waits = both.acquire(Ask::ONE);
     assert!(poll(&mut waits).is_pending());
     drop(held);
     assert_eq!(slots.snapshot().remaining, 0);
@@ -1304,7 +1300,7 @@ fn a_waiting_ask_for_both_gives_back_when_dropped() {
     // Too late for the slot: what was taken of the rate goes back, as much as time has not restored.
     let held = slots.try_acquire(1).unwrap();
     on_paused_time(async {
-        let mut waits = both.acquire(&(), Ask::ONE.within(ms(50)));
+        let mut waits = both.acquire(Ask::ONE.within(ms(50)));
         assert!(poll(&mut waits).is_pending());
         clock.advance(ms(50));
         tokio::time::sleep(ms(50)).await;

@@ -22,8 +22,8 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 use tollgate::clock::{Armed, ManualTimer, Timer};
 use tollgate::{
-    Ask, Clock, Concurrency, Denied, Error, LimiterExt, ManualClock, Permit, Quota, Reason, SlidingWindow,
-    Striped, Timestamp, TokenBucket, TryLimiter,
+    Ask, Clock, Concurrency, Denied, Error, Keyed, LimiterExt, ManualClock, Permit, Quota, Reason,
+    SlidingWindow, Striped, Timestamp, TokenBucket, TryLimiter, algorithm,
 };
 
 /// Runs a model in every order there is.
@@ -137,6 +137,10 @@ fn bucket(quota: Quota) -> TokenBucket<ManualClock> {
 
 fn slots(slots: u64) -> Concurrency<ManualClock> {
     Concurrency::builder(slots).clock(ManualClock::new()).build().unwrap()
+}
+
+fn slots_on(slots: u64, stripes: usize) -> Concurrency<ManualClock> {
+    Concurrency::builder(slots).stripes(stripes).clock(ManualClock::new()).build().unwrap()
 }
 
 const fn ns(ns: u64) -> Duration {
@@ -318,7 +322,7 @@ fn a_refusal_is_told_of_one_ring() {
         clock.advance(ns(5));
         let other = window.clone();
         let other = thread::spawn(move || other.check(1).unwrap_err().retry_after());
-        window.snapshot();
+        let _ = window.snapshot();
         open(&window, 2);
         assert_eq!(other.join().unwrap(), Some(ns(5)));
     });
@@ -405,58 +409,64 @@ fn work<C: Clock>(slots: &Concurrency<C>, done: &AtomicUsize) -> usize {
     1
 }
 
-/// Seen to fail on: a store in place of the compare-exchange in `FreeSlots::update`, and a relaxed one; a
-/// relaxed swap in `SlotGate::shut`.
+/// Seen to fail on: a store in place of the compare-exchange in `free::update`, and a relaxed one; a
+/// relaxed swap in `FreeSlots::hold`.
 #[test]
 fn one_slot_is_held_by_one_at_a_time() {
-    every_order(|| {
-        let (slots, done) = (slots(1), Arc::new(AtomicUsize::new(0)));
-        let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
-        let other = thread::spawn(move || work(&others_slots, &others_done));
-        let count = work(&slots, &done) + other.join().unwrap();
-        assert!(count >= 1);
-        assert_eq!(done.load(Ordering::Relaxed), count);
-        assert_free(&slots, 1);
-    });
+    for stripes in [1, 2] {
+        every_order(move || {
+            let (slots, done) = (slots_on(1, stripes), Arc::new(AtomicUsize::new(0)));
+            let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
+            let other = thread::spawn(move || work(&others_slots, &others_done));
+            let count = work(&slots, &done) + other.join().unwrap();
+            assert!(count >= 1);
+            assert_eq!(done.load(Ordering::Relaxed), count);
+            assert_free(&slots, 1);
+        });
+    }
 }
 
-/// Seen to fail on: a store in place of the compare-exchange in `FreeSlots::update`.
+/// Seen to fail on: a store in place of the compare-exchange in `free::update`.
 #[test]
 fn two_slots_are_held_by_two_of_three() {
-    model(0, || {
-        let (slots, used) = (slots(2), Arc::new(AtomicUsize::new(0)));
-        let use_one = |slots: &Concurrency<ManualClock>, used: &AtomicUsize| {
-            let slot = slots.try_acquire(1);
-            if slot.is_ok() {
-                assert!(used.fetch_add(1, Ordering::Relaxed) < 2);
-                used.fetch_sub(1, Ordering::Relaxed);
-            }
-        };
-        let others: Vec<JoinHandle<()>> = (0..2)
-            .map(|_| {
-                let (slots, used) = (slots.clone(), Arc::clone(&used));
-                thread::spawn(move || use_one(&slots, &used))
-            })
-            .collect();
-        use_one(&slots, &used);
-        others.into_iter().for_each(|other| other.join().unwrap());
-        assert_free(&slots, 2);
-    });
+    for stripes in [1, 2] {
+        model(0, move || {
+            let (slots, used) = (slots_on(2, stripes), Arc::new(AtomicUsize::new(0)));
+            let use_one = |slots: &Concurrency<ManualClock>, used: &AtomicUsize| {
+                let slot = slots.try_acquire(1);
+                if slot.is_ok() {
+                    assert!(used.fetch_add(1, Ordering::Relaxed) < 2);
+                    used.fetch_sub(1, Ordering::Relaxed);
+                }
+            };
+            let others: Vec<JoinHandle<()>> = (0..2)
+                .map(|_| {
+                    let (slots, used) = (slots.clone(), Arc::clone(&used));
+                    thread::spawn(move || use_one(&slots, &used))
+                })
+                .collect();
+            use_one(&slots, &used);
+            others.into_iter().for_each(|other| other.join().unwrap());
+            assert_free(&slots, 2);
+        });
+    }
 }
 
-/// Seen to fail on: a load and a store in place of the swap in `SlotGate::shut`; a relaxed store in
-/// `SlotGate::open`.
+/// Seen to fail on: a load and a store in place of the swap in `FreeSlots::hold`; a relaxed store in
+/// `FreeSlots::open`.
 #[test]
 fn a_look_under_the_lock_loses_no_slot() {
-    every_order(|| {
-        let (slots, done) = (slots(1), Arc::new(AtomicUsize::new(0)));
-        let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
-        let other = thread::spawn(move || work(&others_slots, &others_done));
-        assert!(slots.snapshot().remaining <= 1);
-        let count = work(&slots, &done) + other.join().unwrap();
-        assert_eq!(done.load(Ordering::Relaxed), count);
-        assert_free(&slots, 1);
-    });
+    for stripes in [1, 2] {
+        every_order(move || {
+            let (slots, done) = (slots_on(1, stripes), Arc::new(AtomicUsize::new(0)));
+            let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
+            let other = thread::spawn(move || work(&others_slots, &others_done));
+            assert!(slots.snapshot().remaining <= 1);
+            let count = work(&slots, &done) + other.join().unwrap();
+            assert_eq!(done.load(Ordering::Relaxed), count);
+            assert_free(&slots, 1);
+        });
+    }
 }
 
 // The line.
@@ -473,15 +483,17 @@ fn wait_and_work<C: Clock>(slots: &Concurrency<C>, done: &AtomicUsize) {
 /// the line; a door that stays open while somebody waits; a drive that forgets calls made meanwhile.
 #[test]
 fn a_release_meets_one_who_joins_the_line() {
-    every_order(|| {
-        let slots = slots(1);
-        let slot = slots.try_acquire(1).unwrap();
-        let waiter = slots.clone();
-        let waiter = thread::spawn(move || drop(block_on(waiter.acquire(1)).unwrap()));
-        drop(slot);
-        waiter.join().unwrap();
-        assert_free(&slots, 1);
-    });
+    for stripes in [1, 2] {
+        every_order(move || {
+            let slots = slots_on(1, stripes);
+            let slot = slots.try_acquire(1).unwrap();
+            let waiter = slots.clone();
+            let waiter = thread::spawn(move || drop(block_on(waiter.acquire(1)).unwrap()));
+            drop(slot);
+            waiter.join().unwrap();
+            assert_free(&slots, 1);
+        });
+    }
 }
 
 /// Seen to fail on: a release that does not drive the line; the lock dropped between the check and joining
@@ -506,7 +518,7 @@ fn two_who_wait_are_served_in_turn() {
 }
 
 /// Seen to fail on: a release that does not drive the line; a door that stays open while somebody waits; a
-/// relaxed swap in `SlotGate::shut`.
+/// relaxed swap in `FreeSlots::hold`.
 #[test]
 fn three_who_wait_are_served_in_turn() {
     model(2, || {
@@ -529,18 +541,20 @@ fn three_who_wait_are_served_in_turn() {
 /// `SlotGate::shut`; a drive that forgets calls made meanwhile.
 #[test]
 fn one_who_waits_for_two_gets_both() {
-    model(0, || {
-        let slots = slots(2);
-        let releases: Vec<JoinHandle<()>> = (0..2)
-            .map(|_| {
-                let slot = slots.try_acquire(1).unwrap();
-                thread::spawn(move || drop(slot))
-            })
-            .collect();
-        drop(block_on(slots.acquire(2)).unwrap());
-        releases.into_iter().for_each(|release| release.join().unwrap());
-        assert_free(&slots, 2);
-    });
+    for stripes in [1, 2] {
+        model(0, move || {
+            let slots = slots_on(2, stripes);
+            let releases: Vec<JoinHandle<()>> = (0..2)
+                .map(|_| {
+                    let slot = slots.try_acquire(1).unwrap();
+                    thread::spawn(move || drop(slot))
+                })
+                .collect();
+            drop(block_on(slots.acquire(2)).unwrap());
+            releases.into_iter().for_each(|release| release.join().unwrap());
+            assert_free(&slots, 2);
+        });
+    }
 }
 
 /// Seen to fail on: a later poll that keeps the waker of the first.
@@ -800,8 +814,8 @@ fn a_refusal_by_either_never_spends_the_other() {
         let rate = bucket(Quota::per(1, ns(10)).burst(2));
         let spent = bucket(Quota::per(1, ns(10)).burst(1).initial(0));
         let other = spent.clone().and(rate.clone());
-        let other = thread::spawn(move || other.try_acquire(&(), 1.into()).is_ok());
-        assert!(rate.clone().and(spent).try_acquire(&(), 1.into()).is_err());
+        let other = thread::spawn(move || other.try_acquire(1).is_ok());
+        assert!(rate.clone().and(spent).try_acquire(1).is_err());
         assert!(!other.join().unwrap());
         assert_eq!(rate.snapshot().remaining, 2);
     });
@@ -814,8 +828,8 @@ fn both_limits_are_spent_together() {
         let (rate, slots) = (bucket(Quota::per(1, ns(10)).burst(2)), slots(1));
         let both = rate.clone().and(slots.clone());
         let other = both.clone();
-        let other = thread::spawn(move || other.try_acquire(&(), 1.into()).ok());
-        let one = both.try_acquire(&(), 1.into()).ok();
+        let other = thread::spawn(move || other.try_acquire(1).ok());
+        let one = both.try_acquire(1).ok();
         let other = other.join().unwrap();
         let had = u64::from(one.is_some()) + u64::from(other.is_some());
         assert_eq!(had, 1);
@@ -948,8 +962,7 @@ fn held_over(limit: Striped<ManualClock>, change: impl FnOnce(&Striped<ManualClo
     holder.join().unwrap()
 }
 
-/// Seen to fail on: a load and a store in place of the compare-exchange in `Stripe::claim`; a seat that is free before
-/// what is held there has gone back.
+/// Seen to fail on: a load and a store in place of the compare-exchange in `Stripe::claim`.
 #[test]
 fn one_seat_is_sat_at_by_one_at_a_time() {
     model(1, || {
@@ -961,7 +974,7 @@ fn one_seat_is_sat_at_by_one_at_a_time() {
     });
 }
 
-/// Seen to fail on: a pause without a change of epoch.
+/// Seen to fail on: a pause without a change of epoch; an epoch read after the draw in `Stripe::take`.
 #[test]
 fn a_pause_stops_one_who_holds() {
     model(0, || {
@@ -1012,5 +1025,129 @@ fn a_refund_elsewhere_goes_to_all() {
         assert!((3..=4).contains(&admitted));
         other.join().unwrap();
         assert_eq!(admitted + (0..3).filter(|_| limit.check(1).is_ok()).count(), 4);
+    });
+}
+
+// Keys in slots.
+
+fn keys(quota: Quota, keys: usize) -> Keyed<u64, algorithm::TokenBucket, ManualClock> {
+    bucket(quota).keyed().max_keys(keys)
+}
+
+/// Seen to fail on: a store in place of the compare-exchange of a slot; no look at the slots again under the lock.
+#[test]
+fn a_newcomer_has_one_state_whoever_makes_it() {
+    model(1, || {
+        let keyed = keys(Quota::per(1, ns(10)).burst(3), 1);
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&1, 2));
+        let heard = [keyed.check(&1, 2), other.join().unwrap()];
+        assert_eq!(heard.iter().filter(|heard| heard.is_ok()).count(), 1);
+        let denied = heard.into_iter().find_map(Result::err).unwrap();
+        assert_eq!((denied.reason(), denied.retry_after()), (Reason::Exhausted, Some(ns(10))));
+        assert_eq!((keyed.snapshot(&1).unwrap().remaining, keyed.len()), (1, 1));
+    });
+}
+
+/// Seen to fail on: a store in place of the compare-exchange of a slot.
+#[test]
+fn two_at_a_slot_are_admitted_as_the_burst_allows() {
+    model(0, || {
+        let keyed = keys(Quota::per(1, ns(10)).burst(3), 1);
+        keyed.check(&1, 1).unwrap();
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&1, 1));
+        let heard = [keyed.check(&1, 2), other.join().unwrap()];
+        assert_eq!(heard.iter().filter(|heard| heard.is_ok()).count(), 1);
+    });
+}
+
+/// Seen to fail on: a store in place of the compare-exchange of whoever takes an expired slot.
+#[test]
+fn a_key_is_not_dropped_while_it_takes() {
+    model(1, || {
+        let clock = ManualClock::new();
+        let bucket =
+            TokenBucket::builder(Quota::per(1, ns(10)).burst(1)).clock(clock.clone()).build().unwrap();
+        let keyed = bucket.keyed().max_keys(1);
+        keyed.check(&1, 1).unwrap();
+        clock.advance(ns(10));
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&2, 1).is_ok());
+        let one = keyed.check(&1, 1).is_ok();
+        assert!(one != other.join().unwrap(), "one of the two has the room, and keeps it");
+        assert_eq!(keyed.len(), 1);
+        assert_eq!(keyed.check(&1, 1).is_ok(), false);
+    });
+}
+
+/// Seen to fail on: a permit that keeps no slot in its place; a pin after the compare-exchange of the slot.
+#[test]
+fn a_key_is_not_dropped_while_a_permit_of_it_is_out() {
+    model(1, || {
+        let clock = ManualClock::new();
+        let bucket =
+            TokenBucket::builder(Quota::per(1, ns(10)).burst(1)).clock(clock.clone()).build().unwrap();
+        let keyed = bucket.keyed().max_keys(1);
+        keyed.check(&1, 1).unwrap();
+        clock.advance(ns(10));
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&2, 1).is_ok());
+        if let Ok(permit) = keyed.try_acquire(&1, 1) {
+            permit.settle(3.into());
+            assert_eq!(keyed.snapshot(&1).unwrap().debt, 2, "what it owes is not forgotten");
+            assert!(!other.join().unwrap());
+        } else {
+            assert!(other.join().unwrap());
+        }
+    });
+}
+
+/// Seen to fail on: a mark that is stored in place of a compare-exchange; a state that is read before that.
+#[test]
+fn a_state_that_goes_to_the_map_and_back_loses_nothing() {
+    model(1, || {
+        let keyed = keys(Quota::per(1, ns(10)).burst(3), 1);
+        keyed.check(&1, 1).unwrap();
+        let other = keyed.clone();
+        let other = thread::spawn(move || {
+            let limiter = other.of(&1).unwrap().unwrap();
+            limiter.check(1).is_ok()
+        });
+        let heard = [keyed.check(&1, 1).is_ok(), other.join().unwrap()];
+        assert_eq!(heard, [true, true]);
+        assert!(keyed.check(&1, 1).is_err());
+        assert_eq!(keyed.snapshot(&1).unwrap().reset_after, Some(ns(30)));
+    });
+}
+
+/// Seen to fail on: slots that are walked before the version says so; a version that is not looked at again.
+#[test]
+fn what_a_slot_grants_is_charged_under_one_quota() {
+    model(1, || {
+        let keyed = keys(fast().burst(2), 1);
+        keyed.check(&1, 1).unwrap();
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&1, 1));
+        keyed.set_quota(slow().burst(2)).unwrap();
+        other.join().unwrap().unwrap();
+        let denied = keyed.check(&1, 1).unwrap_err();
+        assert_eq!(denied.retry_after(), Some(SLOW_WAIT));
+        assert_eq!(keyed.snapshot(&1).unwrap().remaining, 0);
+    });
+}
+
+/// Seen to fail on: no wait for those under a shard's lock before the slots are walked.
+#[test]
+fn a_newcomer_comes_under_one_quota() {
+    model(1, || {
+        let keyed = keys(fast(), 1);
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&1, 1));
+        keyed.set_quota(slow()).unwrap();
+        other.join().unwrap().unwrap();
+        keyed.set_quota(slow().burst(2)).unwrap();
+        keyed.set_quota(slow()).unwrap();
+        assert_eq!(keyed.check(&1, 1).unwrap_err().retry_after(), Some(SLOW_WAIT));
     });
 }

@@ -886,7 +886,7 @@ fn both_or_none<A, B>(
         let cost = cost % (most + 2);
         let before = (look_first(&first), look_second(&second));
         let there = before.0.remaining.min(before.1.remaining);
-        match both.try_acquire(&(), cost.into()) {
+        match both.try_acquire(cost) {
             Ok(permit) => {
                 assert!(cost <= there, "{cost} of {there}");
                 assert_eq!(look_first(&first).remaining, before.0.remaining - cost);

@@ -11,12 +11,12 @@ const FLOORS: [&[&str]; 8] = [
     &["clock"],
     &["limiter"],
     &["contract", "pace", "tower"],
-    &["http"],
+    &["client", "http"],
     &["rules"],
 ];
 
 /// Rooms that know the trait, never a limiter.
-const KNOW_NO_LIMITER: [&str; 4] = ["contract", "pace", "tower", "http"];
+const KNOW_NO_LIMITER: [&str; 5] = ["contract", "pace", "tower", "client", "http"];
 
 const LINES_MAX: usize = 400;
 /// At the head of a file that has to be longer, before the reason.

@@ -11,7 +11,7 @@ use crate::units::{Quota, QuotaError, Timestamp};
 ///
 /// **Guarantee.** Exact by default: a unit admitted at *t* counts until *t + window*, when it is gone. One entry of
 /// 24 bytes is kept for each distinct nanosecond in which something was admitted, at most one for each unit; a busy
-/// limiter of at most 4096 units keeps eight bytes for each unit of its limit instead, and decides without a lock.
+/// limiter of at most 16,384 units keeps eight bytes for each unit of its limit instead, and decides without a lock.
 ///
 /// **Segments.** [`segments(k)`](SlidingWindow::segments) bounds that memory to *k + 2* entries: what is admitted
 /// within *window / k* is kept as one entry that leaves with its youngest unit. It stays strict, and admits less: a
@@ -89,24 +89,29 @@ impl State {
         self.entries.back().map_or(0, |entry| entry.last_ns)
     }
 
-    /// Takes the log out: a time for each unit, oldest first.
+    /// Takes the log out: a time for each unit, oldest first. Its room stays.
     pub(crate) fn take_times(&mut self) -> impl Iterator<Item = u64> {
         self.used = 0;
-        let entries = std::mem::take(&mut self.entries);
-        entries.into_iter().flat_map(|entry| (0..entry.units).map(move |_| entry.last_ns))
+        self.entries.drain(..).flat_map(|entry| (0..entry.units).map(move |_| entry.last_ns))
     }
 
-    /// The log of these times, oldest first.
-    pub(crate) fn of_times(times: impl Iterator<Item = u64>) -> Self {
-        let mut state = Self { entries: VecDeque::new(), used: 0 };
+    /// Makes these times the log: nearly in order, a time for each unit.
+    pub(crate) fn put_times(&mut self, times: impl Iterator<Item = u64>) {
+        self.entries.clear();
+        self.used = 0;
         for at_ns in times {
-            state.used += 1;
-            match state.entries.back_mut().filter(|entry| entry.last_ns == at_ns) {
+            self.used += 1;
+            let index = match self.entries.back() {
+                Some(entry) if entry.last_ns >= at_ns => {
+                    self.entries.partition_point(|entry| entry.last_ns < at_ns)
+                }
+                _ => self.entries.len(),
+            };
+            match self.entries.get_mut(index).filter(|entry| entry.last_ns == at_ns) {
                 Some(entry) => entry.units += 1,
-                None => state.entries.push_back(Entry { opened_ns: at_ns, last_ns: at_ns, units: 1 }),
+                None => self.entries.insert(index, Entry { opened_ns: at_ns, last_ns: at_ns, units: 1 }),
             }
         }
-        state
     }
 }
 

@@ -211,6 +211,53 @@ impl State {
     }
 }
 
+/// For stores that keep a state shorter than [`State`] is.
+impl TokenBucket {
+    pub(crate) const fn of_parts(burst: u64, initial: u64, pace: Pace) -> Self {
+        Self { burst, initial, pace }
+    }
+
+    pub(crate) const fn parts(&self) -> (u64, u64, Pace) {
+        (self.burst, self.initial, self.pace)
+    }
+
+    /// Units that are missing at the start.
+    pub(crate) const fn late_units(&self) -> u64 {
+        self.burst - self.initial
+    }
+
+    /// The state that has this backlog now, and no past.
+    pub(crate) const fn resume(&self, now: Timestamp, backlog: u64) -> State {
+        let word = if backlog > AHEAD_MAX { AHEAD_MAX } else { backlog };
+        State { word, anchor: Place { at_ns: now.as_ns(), ticks: 0 }, before: None }
+    }
+
+    pub(crate) fn backlog(&self, state: &State, now: Timestamp) -> u64 {
+        let mut state = *state;
+        self.pace.freshen(&mut state, now)
+    }
+
+    /// What a state that came under `next` at that time has of backlog then.
+    pub(crate) fn carry(mut self, next: Self, mut state: State, at: Timestamp) -> u64 {
+        self.change(next, &mut state, at);
+        next.pace.freshen(&mut state, at)
+    }
+
+    /// Whether the backlog is all that counts of a state: no refund of a grant from before a change can matter.
+    pub(crate) fn is_plain(&self, state: &State, now: Timestamp) -> bool {
+        state.before.is_none_or(|before| {
+            let passed = u128::from(now.as_ns().saturating_sub(before.changed_at.as_ns()));
+            self.pace.drained(passed, u128::from(self.pace.ticks_per_unit)) >= u128::from(before.ticks)
+        })
+    }
+
+    /// Whether all of the burst refills in this time.
+    pub(crate) fn fills_in(&self, span: Duration) -> bool {
+        let unit = u128::from(self.pace.ticks_per_unit);
+        self.pace.drained(span.as_nanos(), unit) >= u128::from(self.pace.burst_ticks)
+    }
+}
+
 impl TokenBucket {
     /// The same rate with so many units less of a burst.
     pub(crate) fn less(mut self, units: u64) -> Self {

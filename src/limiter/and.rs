@@ -27,11 +27,11 @@ use crate::units::Cost;
 /// opposite orders can wait for each other.
 ///
 /// ```
-/// use tollgate::{Concurrency, LimiterExt, Quota, TokenBucket, TryLimiter};
+/// use tollgate::{Concurrency, LimiterExt, Quota, TokenBucket};
 /// let rate = TokenBucket::new(Quota::per_second(100))?;
 /// let both = rate.clone().and(Concurrency::new(1));
-/// let permit = both.try_acquire(&(), 1.into()).expect("both are fresh");
-/// assert!(both.try_acquire(&(), 1.into()).is_err());
+/// let permit = both.try_acquire(1).expect("both are fresh");
+/// assert!(both.try_acquire(1).is_err());
 /// assert_eq!(rate.snapshot().remaining, 99); // the refusal spent nothing
 /// # drop(permit);
 /// # Ok::<(), tollgate::QuotaError>(())
@@ -45,6 +45,36 @@ pub struct And<A, B> {
 impl<A, B> And<A, B> {
     pub(super) const fn new(first: A, second: B) -> Self {
         Self { first, second }
+    }
+}
+
+/// Limits that look at no key are asked as each alone is. For limits of keys there is [`Limiter`].
+impl<A: Limiter, B: Limiter> And<A, B> {
+    /// Waits for a permit from both.
+    ///
+    /// # Cancel safety
+    /// Nothing happens before the first poll. Dropped while it waits it leaves the line it stands in; what one of the two
+    /// has granted goes back.
+    ///
+    /// # Errors
+    /// As each of the two; or one of them could not decide.
+    ///
+    /// # Panics
+    /// The future panics when polled again after it has answered.
+    pub fn acquire(&self, ask: impl Into<Ask>) -> <Self as Limiter>::Acquire {
+        Limiter::acquire(self, &(), ask.into())
+    }
+
+    /// Takes a permit from both if they may be had now. Needs no runtime.
+    ///
+    /// # Errors
+    /// The refusal of the one that binds longest.
+    pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<<Self as Limiter>::Permit, Denied>
+    where
+        A: TryLimiter,
+        B: TryLimiter,
+    {
+        TryLimiter::try_acquire(self, &(), cost.into())
     }
 }
 

@@ -155,7 +155,9 @@ impl<C: Clock> Concurrency<C> {
     /// # Panics
     /// The future panics when polled again after it has answered.
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireSlots<C> {
-        AcquireSlots { acquire: Acquire::new(Arc::clone(&self.core), ask.into()), tie: self.tie() }
+        let ask = ask.into();
+        let acquire = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait());
+        AcquireSlots { acquire, tie: self.tie() }
     }
 
     /// Waits in line as a thread: no runtime is needed. Do not call it from a task.
@@ -163,7 +165,8 @@ impl<C: Clock> Concurrency<C> {
     /// # Errors
     /// As [`acquire`](Concurrency::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<Slots<C>, Denied> {
-        let grant = Acquire::new(Arc::clone(&self.core), ask.into()).block()?;
+        let ask = ask.into();
+        let grant = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()).block()?;
         Ok(Slots { tie: self.tie(), units: grant.units })
     }
 

@@ -19,6 +19,23 @@ use crate::units::Timestamp;
 pub trait Stored: Algorithm {
     /// The way in.
     type Door: Door<Self>;
+
+    /// The token bucket it is, whose states keyed limits keep in a word.
+    #[doc(hidden)]
+    fn flat(_: Sealed, _algorithm: &Self) -> Option<Flattened<Self>> {
+        None
+    }
+}
+
+/// How states of an algorithm that is a token bucket are those of that.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+#[allow(clippy::exhaustive_structs, unnameable_types, reason = "hidden")]
+pub struct Flattened<A: Algorithm> {
+    pub(super) bucket: TokenBucket,
+    pub(super) algorithm: fn(TokenBucket) -> A,
+    pub(super) pack: fn(<TokenBucket as Algorithm>::State) -> A::State,
+    pub(super) unpack: fn(&A::State) -> <TokenBucket as Algorithm>::State,
 }
 
 /// A way in without the lock. Sealed: [`Locked`] fits every algorithm.
@@ -100,4 +117,9 @@ impl<A: Algorithm> Stored for Joint<A> {
 }
 impl Stored for TokenBucket {
     type Door = Word;
+
+    fn flat(_: Sealed, algorithm: &Self) -> Option<Flattened<Self>> {
+        let (pack, unpack) = (|state| state, |state: &_| *state);
+        Some(Flattened { bucket: *algorithm, algorithm: |bucket| bucket, pack, unpack })
+    }
 }

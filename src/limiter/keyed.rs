@@ -2,27 +2,40 @@
 
 mod acquire;
 mod admin;
+mod alter;
+mod flat;
+mod permit;
+mod shard;
 mod store;
 mod tiers;
 
 pub use acquire::AcquireKeyed;
 pub(crate) use admin::Later;
-pub use store::{Census, HashStore, Store};
+pub use permit::KeyedPermit;
+pub use store::Census;
+#[cfg(feature = "client")]
+pub(crate) use store::HashStore;
 pub use tiers::Tier;
 
 use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
+use super::door::Sealed;
 use super::rate::{Standings, Template};
-use super::{Limiter, RateLimiter, RatePermit, Stored, TryLimiter};
+use super::{Limiter, RateLimiter, Stored, TryLimiter};
+use crate::algorithm::Grant;
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Reason, Standing};
-use crate::sync::Mutex;
-use crate::units::Cost;
-use tiers::{Plan, Tiers};
+use crate::decision::{Ask, Denied, Standing};
+use crate::sync::{AtomicU64, Mutex, Ordering, RandomState};
+use crate::units::{Cost, Timestamp};
+use flat::{Flat, Id, Look, Seat};
+use shard::{Common, Kept, Shard, Taken, Want};
+use store::ByHash;
+pub(crate) use store::Room;
+use tiers::Tiers;
 
 /// A limit for each key, each with a state and a line of its own. A cheap handle: clones share the keys.
 ///
@@ -32,8 +45,19 @@ use tiers::{Plan, Tiers};
 ///
 /// **At the limit** of a key its asks wait or are refused as in a [`RateLimiter`]; other keys do not notice. The number
 /// of keys is bounded ([`max_keys`](Keyed::max_keys)): from half of that on each new key makes room by dropping a few whose
-/// state cannot be told from a fresh one. When it finds none near, newcomers are refused ([`Reason::TooManyKeys`]), or share
-/// one limit ([`overflow`](Keyed::overflow)); no key loses its state.
+/// state cannot be told from a fresh one. When it finds none near, newcomers are refused
+/// ([`Reason::TooManyKeys`](crate::Reason::TooManyKeys)), or share one limit ([`overflow`](Keyed::overflow)); no key loses
+/// its state, and none is dropped while a permit of it is out.
+///
+/// **How keys are told apart.** By a hash of 64 bits (SipHash-1-3) under a secret that each limiter draws at random: nobody
+/// can choose keys that meet. The keys themselves are not kept.
+///
+/// **Keys of token buckets** take 16 bytes and no lock: the state of a key is one word in a flat table. That makes two
+/// things approximate, both towards refusing. Of a million keys about four share a state with another one, and what that
+/// spends they have spent. And where the burst takes more than an hour to fill, or a unit is no whole number of sixteenths
+/// of a nanosecond, a unit comes back late by up to a part in 2⁴⁰ of the time in which the burst fills, so that the rate is
+/// lower by at most a millionth; where that would be more, keys live as those of windows do. A refund of what was granted
+/// before the last change of the quota is worth nothing.
 ///
 /// ```
 /// use tollgate::{Quota, SlidingWindow};
@@ -43,41 +67,21 @@ use tiers::{Plan, Tiers};
 /// assert!(per_user.check("bob", 1).is_ok());
 /// # Ok::<(), tollgate::QuotaError>(())
 /// ```
-pub struct Keyed<K, A: Stored, C: Clock = DefaultClock, S = HashStore<K, KeyState<A, C>>> {
-    shared: Arc<Shared<K, A, C, S>>,
+pub struct Keyed<K, A: Stored, C: Clock = DefaultClock> {
+    shared: Arc<Shared<A, C>>,
+    tier_by: Option<Arc<TierBy<K>>>,
 }
 
-struct Shared<K, A: Stored, C: Clock, S> {
-    keys: Mutex<Keys<K, A, C, S>>,
-    options: Options<K, A, C>,
-}
-
-struct Keys<K, A, C, S> {
-    template: Template<A, C>,
-    tiers: Tiers<K, A>,
-    store: S,
+struct Shared<A: Stored, C: Clock> {
+    common: Arc<Common<A, C>>,
+    shards: Box<[Part<A, C>]>,
+    hasher: RandomState,
+    /// Held while a change goes through the shards: all of them see the same changes in the same order.
+    changing: Mutex<()>,
 }
 
 type TierBy<K> = dyn Fn(&K) -> Tier + Send + Sync;
-
-struct Options<K, A: Stored, C: Clock> {
-    tier_by: Option<Arc<TierBy<K>>>,
-    overflow: Option<RateLimiter<A, C>>,
-    clock: C,
-}
-
-impl<K, A: Stored, C: Clock> Options<K, A, C> {
-    fn tier_of(&self, ask: impl FnOnce(&TierBy<K>) -> Tier) -> Tier {
-        self.tier_by.as_ref().map_or(Tier::DEFAULT, |tier_by| ask(&**tier_by))
-    }
-}
-
-/// What is kept for one key.
-#[derive(Debug, Clone)]
-pub struct KeyState<A: Stored, C: Clock> {
-    limiter: RateLimiter<A, C>,
-    plan: Plan,
-}
+type Part<A, C> = Arc<Shard<A, C>>;
 
 /// What a key is to do.
 enum Way<A: Stored, C: Clock> {
@@ -87,8 +91,75 @@ enum Way<A: Stored, C: Clock> {
     Shared(RateLimiter<A, C>),
 }
 
-/// What a key is to do, and what is to be done for it first.
-type Looked<A, C> = (Way<A, C>, Option<Later<A, C>>);
+/// Keys to a shard, where there are enough for several; and most shards.
+const KEYS_A_SHARD: usize = 64;
+const SHARDS_MAX: usize = 64;
+
+impl<A: Stored, C: Clock> Shared<A, C> {
+    fn build(
+        template: &Template<A, C>,
+        tiers: &Tiers<A>,
+        cap: usize,
+        overflow: Option<RateLimiter<A, C>>,
+        hasher: RandomState,
+    ) -> Self {
+        let count = (cap / KEYS_A_SHARD).clamp(1, SHARDS_MAX).next_power_of_two();
+        let bucket = A::flat(Sealed(()), &template.algorithm).filter(|_| !template.lends);
+        let kept = |_| {
+            let (template, tiers) = (template.clone(), tiers.of_all());
+            Mutex::new(Kept { template, tiers, store: ByHash::new() })
+        };
+        let common = Arc::new(Common {
+            flat: bucket.and_then(|flat| Flat::new(&flat.bucket, cap)),
+            room: Room::new(cap),
+            overflow,
+            clock: template.clock.clone(),
+            name: template.name.clone(),
+            changes: AtomicU64::new(0),
+            shards: (0..count).map(kept).collect(),
+        });
+        let shards = (0..count).map(|index| Arc::new(Shard { common: Arc::clone(&common), index })).collect();
+        let shared = Self { common, shards, hasher, changing: Mutex::new(()) };
+        for (hash, own) in tiers.own() {
+            shared.part(Id { hash }).kept().lock().tiers.add_own(hash, own);
+        }
+        shared
+    }
+
+    #[inline]
+    fn id<Q: Hash + ?Sized>(&self, key: &Q) -> Id {
+        Id { hash: self.hasher.hash_one(key) }
+    }
+
+    /// Keys that share a slot share a shard.
+    fn part(&self, id: Id) -> &Part<A, C> {
+        &self.shards[id.fingerprint() as usize & (self.shards.len() - 1)]
+    }
+
+    /// The template, and all the tiers.
+    fn plans(&self) -> (Template<A, C>, Tiers<A>) {
+        let first = self.shards[0].kept().lock();
+        let (template, mut tiers) = (first.template.clone(), first.tiers.of_all());
+        drop(first);
+        for shard in &self.shards {
+            shard.kept().lock().tiers.own().for_each(|(hash, own)| tiers.add_own(hash, own));
+        }
+        (template, tiers)
+    }
+}
+
+impl<A: Stored, C: Clock> Shard<A, C> {
+    /// The permit for what a slot granted; none is needed for an ask of nothing that made no key.
+    fn permit(
+        self: &Arc<Self>,
+        id: Id,
+        units: u64,
+        (seat, version, at): (Seat, u32, Timestamp),
+    ) -> KeyedPermit<A, C> {
+        let grant = Grant::new(at, units);
+        KeyedPermit::of_slot(Arc::clone(self), id, seat.line, grant, version)
+    }
+}
 
 impl<K, A, C> Keyed<K, A, C>
 where
@@ -96,36 +167,30 @@ where
     A: Stored,
     C: Clock,
 {
-    pub(super) fn new(template: Template<A, C>) -> Self {
-        let options = Options { tier_by: None, overflow: None, clock: template.clock.clone() };
-        Self::build(Keys { template, tiers: Tiers::new(), store: HashStore::new(100_000) }, options)
+    pub(super) fn new(template: &Template<A, C>) -> Self {
+        let shared = Shared::build(template, &Tiers::new(), 100_000, None, RandomState::default());
+        Self { shared: Arc::new(shared), tier_by: None }
     }
 
-    fn build(keys: Keys<K, A, C, HashStore<K, KeyState<A, C>>>, options: Options<K, A, C>) -> Self {
-        Self { shared: Arc::new(Shared { keys: Mutex::new(keys), options }) }
-    }
-
-    /// The same kind of limit with other options, all of its keys new.
-    fn rebuild(self, cap: Option<usize>, change: impl FnOnce(&mut Options<K, A, C>)) -> Self {
-        let Options { tier_by, overflow, clock } = &self.shared.options;
-        let mut options =
-            Options { tier_by: tier_by.clone(), overflow: overflow.clone(), clock: clock.clone() };
-        change(&mut options);
-        let keys = {
-            let keys = self.shared.keys.lock();
-            let store = HashStore::new(cap.unwrap_or(keys.store.cap()));
-            Keys { template: keys.template.clone(), tiers: keys.tiers.clone(), store }
-        };
-        Self::build(keys, options)
+    /// The same kind of limit, all of its keys new.
+    fn rebuild(self, cap: usize, overflow: Option<RateLimiter<A, C>>) -> Self {
+        let (template, tiers) = self.shared.plans();
+        let shared = Shared::build(&template, &tiers, cap, overflow, self.shared.hasher.clone());
+        shared.common.changes.store(self.shared.common.changes.load(Ordering::Relaxed), Ordering::Relaxed);
+        Self { shared: Arc::new(shared), tier_by: self.tier_by }
     }
 
     /// The same kind of limit with at most `keys` keys, all of them new. 100,000 unless set; at least one.
     ///
-    /// A key of a token bucket takes at most 700 bytes beside what it points to; those of windows also what they
-    /// remember. Keys of a quota whose `initial` is below its burst never become as new: they are never dropped.
+    /// A key of a token bucket takes 16 bytes, whatever it is like: all of them at once, when the first key comes. One
+    /// that waits in line, owes much, has a quota of its own or of a tier, or whose handle somebody holds
+    /// ([`of`](Keyed::of)), takes up to 700 more until that is over; so does each key of another algorithm, and what
+    /// its windows remember. Keys of a quota whose `initial` is below its burst never become as new: they are never
+    /// dropped.
     #[must_use]
     pub fn max_keys(self, keys: usize) -> Self {
-        self.rebuild(Some(keys.max(1)), |_| ())
+        let overflow = self.shared.common.overflow.clone();
+        self.rebuild(keys.max(1), overflow)
     }
 
     /// The same kind of limit, all of its keys new, in which each key has the quota that `tier` says: one of
@@ -133,90 +198,31 @@ where
     /// its tier goes on under the other quota with what it has spent.
     #[must_use]
     pub fn tier_by(self, tier: impl Fn(&K) -> Tier + Send + Sync + 'static) -> Self {
-        self.rebuild(None, |options| options.tier_by = Some(Arc::new(tier)))
+        let (cap, overflow) = (self.shared.common.room.cap(), self.shared.common.overflow.clone());
+        Self { tier_by: Some(Arc::new(tier)), ..self.rebuild(cap, overflow) }
     }
 
     /// The same kind of limit, all of its keys new, in which keys that find no room share the limit `overflow` in place
     /// of being refused.
     #[must_use]
     pub fn overflow(self, overflow: RateLimiter<A, C>) -> Self {
-        self.rebuild(None, |options| options.overflow = Some(overflow))
+        let cap = self.shared.common.room.cap();
+        self.rebuild(cap, Some(overflow))
     }
 }
 
-impl<A: Stored, C: Clock> KeyState<A, C> {
-    fn is_idle(&self) -> bool {
-        self.limiter.is_fresh()
-    }
-}
-
-impl<K, A, C, S> Keyed<K, A, C, S>
+impl<K, A, C> Keyed<K, A, C>
 where
     K: Hash + Eq,
     A: Stored,
     C: Clock,
-    S: Store<K, KeyState<A, C>>,
 {
-    fn way<Q>(&self, key: &Q) -> Result<Way<A, C>, Denied>
+    #[inline]
+    fn tier_of<Q>(&self, key: &Q) -> Tier
     where
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + ?Sized,
     {
-        self.known(key).map_or_else(|| self.newcomer(key.to_owned()), Ok)
-    }
-
-    /// What a key is to do that has a state or needs none.
-    fn known<Q>(&self, key: &Q) -> Option<Way<A, C>>
-    where
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: Borrow<Q>,
-    {
-        let (way, later) = self.look(key)?;
-        if let Some(later) = later {
-            later.make();
-        }
-        Some(way)
-    }
-
-    /// The same, and the change that brings its state under the plan it has now.
-    fn look<Q>(&self, key: &Q) -> Option<Looked<A, C>>
-    where
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: Borrow<Q>,
-    {
-        // The tier's function and what a change wakes are not ours: both outside the lock.
-        let tier = self.shared.options.tier_of(|tier_by| tier_by(&key.to_owned()));
-        let mut keys = self.shared.keys.lock();
-        let Keys { template, tiers, store } = &mut *keys;
-        let Some((plan, algorithm)) = tiers.plan(key, tier, &template.algorithm) else {
-            return Some((Way::Exempt, None));
-        };
-        let state = store.get(key)?;
-        let limiter = state.limiter.clone();
-        if state.plan == plan {
-            return Some((Way::Limited(limiter), None));
-        }
-        state.plan = plan;
-        let next = algorithm.clone();
-        let later = Later { limiters: vec![limiter.clone()], change: tiers.next_change(), next };
-        Some((Way::Limited(limiter), Some(later)))
-    }
-
-    /// Makes a state for a key, if there is room.
-    fn newcomer(&self, key: K) -> Result<Way<A, C>, Denied> {
-        let tier = self.shared.options.tier_of(|tier_by| tier_by(&key));
-        let mut keys = self.shared.keys.lock();
-        let Keys { template, tiers, store } = &mut *keys;
-        let Some((plan, algorithm)) = tiers.plan(&key, tier, &template.algorithm) else {
-            return Ok(Way::Exempt);
-        };
-        let make =
-            || KeyState { limiter: RateLimiter::from_template(&template.with(algorithm.clone())), plan };
-        if let Some(state) = store.get_or_make(key, make, KeyState::is_idle) {
-            return Ok(Way::Limited(state.limiter.clone()));
-        }
-        let refused = || Denied::new(Reason::TooManyKeys).by(template.name.clone());
-        self.shared.options.overflow.clone().map(Way::Shared).ok_or_else(refused)
+        self.tier_by.as_ref().map_or(Tier::DEFAULT, |tier_by| tier_by(&key.to_owned()))
     }
 
     /// Waits in the line of `key` for a permit. An exempt key has none to wait for.
@@ -225,42 +231,64 @@ where
     /// As [`RateLimiter::acquire`].
     ///
     /// # Errors
-    /// As [`RateLimiter::acquire`], and [`Reason::TooManyKeys`].
-    pub fn acquire<Q>(&self, key: &Q, ask: impl Into<Ask>) -> AcquireKeyed<K, A, C, S>
+    /// As [`RateLimiter::acquire`], and [`Reason::TooManyKeys`](crate::Reason::TooManyKeys).
+    pub fn acquire<Q>(&self, key: &Q, ask: impl Into<Ask>) -> AcquireKeyed<A, C>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        AcquireKeyed::new(self, key, ask.into())
+        AcquireKeyed::new(self, self.shared.id(key), self.tier_of(key), ask.into())
     }
 
     /// Takes a permit about `key` if it may be had now; `None` for an exempt key, which needs none.
     ///
     /// # Errors
-    /// As [`RateLimiter::try_acquire`], and [`Reason::TooManyKeys`].
-    pub fn try_acquire<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<Option<RatePermit<A, C>>, Denied>
+    /// As [`RateLimiter::try_acquire`], and [`Reason::TooManyKeys`](crate::Reason::TooManyKeys).
+    pub fn try_acquire<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<Option<KeyedPermit<A, C>>, Denied>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        match self.way(key)? {
-            Way::Limited(limiter) | Way::Shared(limiter) => limiter.try_acquire(cost).map(Some),
-            Way::Exempt => Ok(None),
+        let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
+        let part = self.shared.part(id);
+        match self.shared.common.glance(id, tier, units, true) {
+            Look::Go(seat, version, at) => return Ok(Some(part.permit(id, units, (seat, version, at)))),
+            Look::Absent | Look::Away => {}
+            refusal => return Err(self.shared.common.denied(refusal)),
+        }
+        match part.enter(id, tier, Want::Units { units, pin: true })? {
+            Taken::Slot(slot) => Ok(slot.map(|slot| part.permit(id, units, slot))),
+            Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => {
+                limiter.try_acquire(units).map(|permit| Some(KeyedPermit::of_limiter(permit)))
+            }
+            Taken::Way(Way::Exempt) => Ok(None),
         }
     }
 
     /// Decides about `key`, and holds nothing.
     ///
     /// # Errors
-    /// As [`RateLimiter::check`], and [`Reason::TooManyKeys`].
+    /// As [`RateLimiter::check`], and [`Reason::TooManyKeys`](crate::Reason::TooManyKeys).
+    #[inline]
     pub fn check<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<(), Denied>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        match self.way(key)? {
-            Way::Limited(limiter) | Way::Shared(limiter) => limiter.check(cost),
-            Way::Exempt => Ok(()),
+        let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
+        match self.shared.common.glance(id, tier, units, false) {
+            Look::Go(..) => Ok(()),
+            Look::Absent | Look::Away => self.check_slowly(id, tier, units),
+            refusal => Err(self.shared.common.denied(refusal)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_slowly(&self, id: Id, tier: Tier, units: u64) -> Result<(), Denied> {
+        match self.shared.part(id).enter(id, tier, Want::Units { units, pin: false })? {
+            Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => limiter.check(units),
+            Taken::Slot(..) | Taken::Way(Way::Exempt) => Ok(()),
         }
     }
 
@@ -270,51 +298,49 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        let tier = self.shared.options.tier_of(|tier_by| tier_by(&key.to_owned()));
-        let mut keys = self.shared.keys.lock();
-        let Keys { template, tiers, store } = &mut *keys;
-        let Some((_, algorithm)) = tiers.plan(key, tier, &template.algorithm) else { return };
-        if let Some(limiter) = store.get(key).map(|state| state.limiter.clone()) {
-            drop(keys);
-            return Limiter::<()>::report(&limiter, &(), visit);
+        let (id, tier, common) = (self.shared.id(key), self.tier_of(key), &*self.shared.common);
+        let part = self.shared.part(id);
+        let algorithm = {
+            let kept = part.kept().lock();
+            kept.tiers.plan(id.hash, tier, &kept.template.algorithm).map(|(_, algorithm)| algorithm.clone())
+        };
+        let Some(algorithm) = algorithm else { return };
+        if let Some(peek) = part.peek(id) {
+            return peek.tell(common.name.as_ref(), visit);
         }
-        if store.is_full() {
-            drop(keys);
+        if common.room.is_full() {
             // It found no room: it stands where all such stand, or nowhere.
-            let Some(overflow) = &self.shared.options.overflow else { return };
+            let Some(overflow) = &common.overflow else { return };
             return Limiter::<()>::report(overflow, &(), visit);
         }
-        let now = template.clock.now();
-        let unix_ns = template.clock.unix_ns().saturating_add(now.as_ns());
-        let standings = Standings::of(algorithm, &mut algorithm.start(now, unix_ns), now);
-        let name = template.name.clone();
-        drop(keys);
-        standings.tell(name.as_ref(), visit);
+        let now = common.clock.now();
+        let unix_ns = common.clock.unix_ns().saturating_add(now.as_ns());
+        let mut state = algorithm.start(now, unix_ns);
+        Standings::of(&algorithm, &mut state, now).tell(common.name.as_ref(), visit);
     }
 }
 
-impl<K, A: Stored, C: Clock, S> Clone for Keyed<K, A, C, S> {
+impl<K, A: Stored, C: Clock> Clone for Keyed<K, A, C> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { shared: Arc::clone(&self.shared), tier_by: self.tier_by.clone() }
     }
 }
 
-impl<K, A: Stored, C: Clock, S> fmt::Debug for Keyed<K, A, C, S> {
+impl<K, A: Stored, C: Clock> fmt::Debug for Keyed<K, A, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyed").finish_non_exhaustive()
+        f.debug_struct("Keyed").field("census", &self.shared.common.room.census()).finish_non_exhaustive()
     }
 }
 
-impl<K, A, C, S> Limiter<K> for Keyed<K, A, C, S>
+impl<K, A, C> Limiter<K> for Keyed<K, A, C>
 where
     K: Hash + Eq + Clone,
     A: Stored,
     C: Clock,
-    S: Store<K, KeyState<A, C>>,
 {
-    type Permit = Option<RatePermit<A, C>>;
+    type Permit = Option<KeyedPermit<A, C>>;
     type Fault = Infallible;
-    type Acquire = AcquireKeyed<K, A, C, S>;
+    type Acquire = AcquireKeyed<A, C>;
 
     fn acquire(&self, key: &K, ask: Ask) -> Self::Acquire {
         Self::acquire(self, key, ask)
@@ -329,12 +355,11 @@ where
     }
 }
 
-impl<K, A, C, S> TryLimiter<K> for Keyed<K, A, C, S>
+impl<K, A, C> TryLimiter<K> for Keyed<K, A, C>
 where
     K: Hash + Eq + Clone,
     A: Stored,
     C: Clock,
-    S: Store<K, KeyState<A, C>>,
 {
     fn try_acquire(&self, key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
         Self::try_acquire(self, key, cost)

@@ -14,9 +14,12 @@ mod inner;
 mod queue;
 mod timers;
 
-pub(super) use acquire::Acquire;
-pub(super) use core::Core;
-pub(super) use gate::{Gate, Later};
+pub(crate) use acquire::Acquire;
+pub(crate) use core::Core;
+pub(super) use gate::Charge;
+#[cfg(feature = "client")]
+pub(crate) use gate::Load;
+pub(crate) use gate::{Gate, Later};
 
 /// Who is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::line::{Acquire, Core, Gate};
+use super::line::{Acquire, Charge, Core};
 use super::{Keyed, Limiter, Permit, Stored, TryLimiter};
 use crate::algorithm::{self, FromQuota, Grant, Joint};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Snapshot, Standing};
-use crate::units::{Cost, Name, Quota, QuotaError};
+use crate::units::{Cost, Name, Quota, QuotaError, Timestamp};
 pub(super) use gate::RateGate;
 pub(super) use standings::Standings;
 
@@ -105,7 +105,8 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// # Panics
     /// The future panics when polled again after it has answered.
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireRate<A, C> {
-        AcquireRate { acquire: Acquire::new(Arc::clone(&self.core), ask.into()) }
+        let ask = ask.into();
+        AcquireRate { acquire: Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()) }
     }
 
     /// Waits in line as a thread: no runtime is needed. Do not call it from a task.
@@ -113,7 +114,8 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// # Errors
     /// As [`acquire`](RateLimiter::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<RatePermit<A, C>, Denied> {
-        let grant = Acquire::new(Arc::clone(&self.core), ask.into()).block()?;
+        let ask = ask.into();
+        let grant = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()).block()?;
         Ok(RatePermit { core: Arc::clone(&self.core), grant })
     }
 
@@ -219,11 +221,15 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     where
         K: std::hash::Hash + Eq + Clone + Send + 'static,
     {
-        Keyed::new(self.template())
+        Keyed::new(&self.template())
     }
 
     pub(super) fn change_numbered(&self, number: u64, algorithm: A) {
         self.core.change(|gate, now| gate.change_numbered(number, algorithm, now));
+    }
+
+    pub(super) fn settle(&self, grant: Grant, actual: u64) {
+        self.core.settle(grant, actual);
     }
 
     pub(super) fn template(&self) -> Template<A, C> {
@@ -238,11 +244,27 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     }
 
     pub(super) fn from_template(template: &Template<A, C>) -> Self {
-        let clock = template.clock.clone();
-        let now = clock.now();
-        let unix_ns = clock.unix_ns().saturating_add(now.as_ns());
-        let gate = RateGate::new(template.algorithm.clone(), now, unix_ns, template.lends);
-        Self { core: Arc::new(Core::new(gate, template.line, template.name.clone(), clock)) }
+        let now = template.clock.now();
+        let unix_ns = template.clock.unix_ns().saturating_add(now.as_ns());
+        Self::resumed(template, template.algorithm.start(now, unix_ns), now)
+    }
+
+    /// One that goes on from this state.
+    pub(super) fn resumed(template: &Template<A, C>, state: A::State, now: Timestamp) -> Self {
+        let gate = RateGate::new(template.algorithm.clone(), state, now, template.lends);
+        Self { core: Arc::new(Core::new(gate, template.line, template.name.clone(), template.clock.clone())) }
+    }
+
+    /// Its state, if that is all there is to it: nobody holds or waits, and `is_plain` says that nothing in its past
+    /// counts, the time of its last reset included.
+    pub(super) fn state_alone(
+        &self,
+        is_plain: impl FnOnce(&A, &A::State, Timestamp, Option<Timestamp>) -> bool,
+    ) -> Option<(A, A::State, Timestamp)> {
+        if Arc::strong_count(&self.core) > 1 || !self.core.is_open() {
+            return None;
+        }
+        self.core.with_gate(|gate, now| gate.state_alone(now, is_plain))
     }
 
     /// Whether its state cannot be told from a new one's: nobody holds or waits, and all of the capacity is there.

@@ -126,7 +126,7 @@ impl<C: Clock> Striped<C> {
     /// As [`acquire`](Striped::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<StripedPermit<C>, Denied> {
         let (ask, stripe) = (ask.into(), self.here());
-        let deadline = stripe.shared.central.core.deadline(ask);
+        let deadline = stripe.shared.central.core.deadline(ask.max_wait());
         let taken = stripe.take_here(ask.units().units()).or_else(|denied| {
             if !stripe.shared.would_wait(ask, deadline, &denied) {
                 return Err(denied);

@@ -12,7 +12,7 @@ use crate::algorithm::{Any, Joint};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Reason, Standing};
 use crate::http::Fingerprint;
-use crate::limiter::{AcquireKeyed, Permit, RatePermit};
+use crate::limiter::{AcquireKeyed, KeyedPermit, Permit};
 use crate::units::Cost;
 
 /// What one rule is asked.
@@ -54,7 +54,7 @@ pub struct AcquireRules {
     stage: Stage,
 }
 
-type Part = Option<RatePermit<Joint<Any>>>;
+type Part = Option<KeyedPermit<Joint<Any>>>;
 
 #[derive(Default)]
 struct Held {
@@ -67,7 +67,7 @@ enum Stage {
     /// Those that are still to be had, the next one last, and the wait for it.
     Waits {
         left: Vec<usize>,
-        acquire: Box<AcquireKeyed<Fingerprint, Joint<Any>>>,
+        acquire: Box<AcquireKeyed<Joint<Any>>>,
         since: crate::units::Timestamp,
     },
     Done,

@@ -15,7 +15,7 @@ use crate::algorithm::{Algorithm, Any, Joint};
 use crate::clock::DefaultClock;
 use crate::decision::Denied;
 use crate::http::{ClientIp, Fingerprint, Secret, Source};
-use crate::limiter::{Enforced, Keyed, Later, RateLimiter, Share, Tier};
+use crate::limiter::{ChangeLater, Enforced, Keyed, RateLimiter, Share, Tier};
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 use crate::limiter::{Outcome, Watch};
 use crate::units::{Cost, Name, Quota, Window};
@@ -110,7 +110,7 @@ pub(super) struct Change {
 
 impl Change {
     /// Decides it: from now on newcomers come under it. What is returned brings those there are under it.
-    pub(super) fn decide(self) -> Vec<Later<Joint<Any>, DefaultClock>> {
+    pub(super) fn decide(self) -> Vec<ChangeLater<Joint<Any>, DefaultClock>> {
         let mut later = vec![self.keyed.change_tier_later(Tier::DEFAULT, &self.algorithm)];
         later.extend(self.forget.iter().filter_map(|key| self.keyed.forget_later(key)));
         for (key, own) in self.own {

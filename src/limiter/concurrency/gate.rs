@@ -1,5 +1,6 @@
 use super::free::FreeSlots;
 use crate::algorithm::{Balance, Grant, When};
+use crate::decision::Reason;
 use crate::limiter::door::{Glance, Sealed};
 use crate::limiter::line::{Gate, Later};
 use crate::units::Timestamp;
@@ -36,6 +37,8 @@ impl SlotGate {
 }
 
 impl Gate for SlotGate {
+    type Load = u64;
+    type Grant = Grant;
     type Door = FreeSlots;
     type Plan = ();
     const TIMED: bool = false;
@@ -69,8 +72,8 @@ impl Gate for SlotGate {
         self.slots as u64
     }
 
-    fn lends(&self) -> bool {
-        false
+    fn refuses(&mut self, _now: Timestamp, units: u64) -> Option<Reason> {
+        (units > self.slots as u64).then_some(Reason::ExceedsCapacity)
     }
 
     fn take(&mut self, _now: Timestamp, units: u64) -> Result<(), Later> {
@@ -91,11 +94,17 @@ impl Gate for SlotGate {
         if ahead == 0 && self.fits(units) { Later::At(now) } else { Later::Release }
     }
 
+    fn grant_at_door(now: Timestamp, units: u64) -> Grant {
+        Grant::new(now, units)
+    }
+
+    fn grant(&mut self, now: Timestamp, units: u64) -> Grant {
+        Grant::new(now, units)
+    }
+
     fn joined(&mut self, _now: Timestamp, _units: u64) {}
 
     fn left(&mut self) {}
-
-    fn charge(&mut self, _now: Timestamp, _units: u64) {}
 
     fn give_back(&mut self, _now: Timestamp, _grant: Grant, units: u64) {
         self.free += units as i64;

@@ -9,10 +9,10 @@ use crate::units::Timestamp;
 const HELD: u64 = u64::MAX;
 /// The last time that fits a place.
 const GONE_MAX_NS: u64 = u64::MAX >> 1;
-/// The largest limit that has a ring: 32 KiB.
+/// The largest limit that has a ring: 128 KiB.
 const SLOTS_MAX: u64 = 1 << PLACE_BITS;
-/// A head is a lap and a place; a lap takes 2⁴⁸ turns of a ring of one place, half a year of them, to come again.
-const PLACE_BITS: u32 = 12;
+/// A head is a lap and a place: a ring of one place takes a lap of 2⁵⁰ turns, years of them, to come to a head again.
+const PLACE_BITS: u32 = 14;
 const PLACE: u64 = SLOTS_MAX - 1;
 
 /// The log of an exact sliding window as a ring with one place for each unit of the limit.
@@ -148,15 +148,9 @@ impl Door<SlidingWindow> for Ring {
             // Whoever has moved the head past it is about to fill it.
             yield_now();
         };
+        let gone_ns = (at..limit).chain(0..at).map(unit_in).filter(|gone_ns| *gone_ns > 0);
         // The readings of those who came together may be a little out of order.
-        let mut times: Vec<u64> = (at..limit)
-            .chain(0..at)
-            .map(unit_in)
-            .filter(|gone_ns| *gone_ns > 0)
-            .map(|gone_ns| gone_ns - window_ns)
-            .collect();
-        times.sort_unstable();
-        *state = <SlidingWindow as Algorithm>::State::of_times(times.into_iter());
+        state.put_times(gone_ns.map(|gone_ns| gone_ns - window_ns));
         self.lap.store(lap + 2, Ordering::Relaxed);
         self.passed.store(0, Ordering::Relaxed);
     }

@@ -1,100 +1,109 @@
 //! The future of an ask about a key.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
-use std::hash::Hash;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::{HashStore, KeyState, Keyed, Store, Way};
+use super::flat::{Id, Look};
+use super::shard::{Taken, Want};
+use super::tiers::Tier;
+use super::{Keyed, KeyedPermit, Part, Way};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Error};
-use crate::limiter::{AcquireRate, RatePermit, Stored};
+use crate::decision::{Ask, Denied, Error, Reason};
+use crate::limiter::{AcquireRate, Stored};
 use crate::units::Timestamp;
 
 /// The wait for a permit about a key. Cancel-safe: see [`Keyed::acquire`]. A key without a state is given one at
 /// the first poll.
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireKeyed<K, A: Stored, C: Clock = DefaultClock, S = HashStore<K, KeyState<A, C>>>(
-    Stage<K, A, C, S>,
-);
+pub struct AcquireKeyed<A: Stored, C: Clock = DefaultClock>(Stage<A, C>);
 
-enum Stage<K, A: Stored, C: Clock, S> {
-    New(New<K, A, C, S>),
+enum Stage<A: Stored, C: Clock> {
+    New(New<A, C>),
     Waits(AcquireRate<A, C>),
-    Answered(Result<Option<RatePermit<A, C>>, Denied>),
     Done,
 }
 
-/// An ask about a key that had no state when it was called.
-struct New<K, A: Stored, C: Clock, S> {
-    keyed: Keyed<K, A, C, S>,
-    key: K,
+/// An ask that has not been polled.
+struct New<A: Stored, C: Clock> {
+    part: Part<A, C>,
+    id: Id,
+    tier: Tier,
     ask: Ask,
     called_at: Timestamp,
 }
 
-impl<K, A, C, S> AcquireKeyed<K, A, C, S>
-where
-    K: Hash + Eq,
-    A: Stored,
-    C: Clock,
-    S: Store<K, KeyState<A, C>>,
-{
-    pub(super) fn new<Q>(keyed: &Keyed<K, A, C, S>, key: &Q, ask: Ask) -> Self
-    where
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: Borrow<Q>,
-    {
-        Self(match keyed.known(key) {
-            Some(way) => Stage::of(Ok(way), ask),
-            None => Stage::New(New {
-                keyed: keyed.clone(),
-                key: key.to_owned(),
-                ask,
-                called_at: keyed.shared.options.clock.now(),
-            }),
+/// What the first poll finds.
+enum First<A: Stored, C: Clock> {
+    Permit(Option<KeyedPermit<A, C>>),
+    Waits(AcquireRate<A, C>),
+}
+
+impl<A: Stored, C: Clock> AcquireKeyed<A, C> {
+    pub(super) fn new<K>(keyed: &Keyed<K, A, C>, id: Id, tier: Tier, ask: Ask) -> Self {
+        let called_at = keyed.shared.common.clock.now();
+        Self(Stage::New(New { part: Arc::clone(keyed.shared.part(id)), id, tier, ask, called_at }))
+    }
+}
+
+impl<A: Stored, C: Clock> New<A, C> {
+    fn first(self) -> Result<First<A, C>, Denied> {
+        let Self { part, id, tier, ask, called_at } = self;
+        // The longest wait is counted from the call.
+        let passed = part.common.clock.now().since(called_at);
+        let left = ask.max_wait().map(|longest| longest.saturating_sub(passed));
+        let units = ask.units().units();
+        let answer = match part.common.glance(id, tier, units, true) {
+            Look::Go(seat, version, at) => Ok(Taken::Slot(Some((seat, version, at)))),
+            Look::Absent | Look::Away => part.enter(id, tier, Want::Units { units, pin: true }),
+            refusal => Err(part.common.denied(refusal)),
+        };
+        let way = match answer {
+            Ok(Taken::Slot(slot)) => {
+                return Ok(First::Permit(slot.map(|slot| part.permit(id, units, slot))));
+            }
+            Ok(Taken::Way(way)) => way,
+            Err(denied) => {
+                // A wait is for the line of its limiter, which a key in a slot has none of.
+                let waits = denied.reason() == Reason::Exhausted
+                    && denied.retry_after().is_some_and(|wait| left.is_none_or(|left| wait <= left));
+                if !waits {
+                    return Err(denied);
+                }
+                match part.enter(id, tier, Want::Limiter)? {
+                    Taken::Way(way) => way,
+                    Taken::Slot(..) => return Err(denied),
+                }
+            }
+        };
+        Ok(match way {
+            Way::Limited(limiter) | Way::Shared(limiter) => {
+                First::Waits(limiter.acquire(left.map_or(ask, |left| ask.within(left))))
+            }
+            Way::Exempt => First::Permit(None),
         })
     }
 }
 
-impl<K, A: Stored, C: Clock, S> Stage<K, A, C, S> {
-    fn of(way: Result<Way<A, C>, Denied>, ask: Ask) -> Self {
-        match way {
-            Ok(Way::Limited(limiter) | Way::Shared(limiter)) => Self::Waits(limiter.acquire(ask)),
-            Ok(Way::Exempt) => Self::Answered(Ok(None)),
-            Err(denied) => Self::Answered(Err(denied)),
-        }
-    }
-}
+/// What is moved out when it is first polled is never pinned.
+impl<A: Stored, C: Clock> Unpin for AcquireKeyed<A, C> {}
 
-/// The key is moved out when it is first polled, and never pinned.
-impl<K, A: Stored, C: Clock, S> Unpin for AcquireKeyed<K, A, C, S> {}
-
-impl<K, A, C, S> Future for AcquireKeyed<K, A, C, S>
-where
-    K: Hash + Eq + Clone,
-    A: Stored,
-    C: Clock,
-    S: Store<K, KeyState<A, C>>,
-{
-    type Output = Result<Option<RatePermit<A, C>>, Error>;
+impl<A: Stored, C: Clock> Future for AcquireKeyed<A, C> {
+    type Output = Result<Option<KeyedPermit<A, C>>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             if let Stage::Waits(acquire) = &mut self.0 {
-                return Pin::new(acquire).poll(cx).map_ok(Some);
+                return Pin::new(acquire).poll(cx).map_ok(|permit| Some(KeyedPermit::of_limiter(permit)));
             }
             match std::mem::replace(&mut self.0, Stage::Done) {
-                Stage::New(New { keyed, key, ask, called_at }) => {
-                    // The longest wait is counted from the call.
-                    let passed = keyed.shared.options.clock.now().since(called_at);
-                    let left = ask.max_wait().map(|longest| longest.saturating_sub(passed));
-                    let ask = left.map_or(ask, |left| ask.within(left));
-                    self.0 = Stage::of(keyed.newcomer(key), ask);
-                }
-                Stage::Answered(answer) => return Poll::Ready(answer.map_err(Error::Denied)),
+                Stage::New(new) => match new.first() {
+                    Ok(First::Permit(permit)) => return Poll::Ready(Ok(permit)),
+                    Ok(First::Waits(acquire)) => self.0 = Stage::Waits(acquire),
+                    Err(denied) => return Poll::Ready(Err(Error::Denied(denied))),
+                },
                 Stage::Waits(_) | Stage::Done => {
                     panic!("an acquire was polled after it had given its answer")
                 }
@@ -103,7 +112,7 @@ where
     }
 }
 
-impl<K, A: Stored, C: Clock, S> fmt::Debug for AcquireKeyed<K, A, C, S> {
+impl<A: Stored, C: Clock> fmt::Debug for AcquireKeyed<A, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AcquireKeyed").finish_non_exhaustive()
     }

@@ -3,20 +3,23 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 
+use super::alter::Peek;
+use super::flat::{Flat, Id};
+use super::shard::{Taken, Want};
 use super::tiers::Plan;
-use super::{Census, KeyState, Keyed, Keys, Store, Stored, Tier, Way};
-use crate::algorithm::FromQuota;
+use super::{Census, Keyed, Part, Stored, Tier, Way};
+use crate::algorithm::{Algorithm, Balance, FromQuota, TokenBucket, When};
 use crate::clock::Clock;
 use crate::decision::{Denied, Reason, Snapshot};
 use crate::limiter::RateLimiter;
-use crate::units::{Cost, Quota, QuotaError};
+use crate::limiter::door::{Flattened, Sealed};
+use crate::units::{Cost, Quota, QuotaError, Timestamp};
 
-impl<K, A, C, S> Keyed<K, A, C, S>
+impl<K, A, C> Keyed<K, A, C>
 where
     K: Hash + Eq,
     A: Stored,
     C: Clock,
-    S: Store<K, KeyState<A, C>>,
 {
     /// The limit of `key`: a handle that works on when the store has dropped the key. `None` for an exempt key; the
     /// overflow for a key that found no room.
@@ -28,10 +31,18 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        Ok(match self.way(key)? {
+        Ok(match self.way(self.shared.id(key), self.tier_of(key))? {
             Way::Limited(limiter) | Way::Shared(limiter) => Some(limiter),
             Way::Exempt => None,
         })
+    }
+
+    /// The way of a key, its state in a limiter.
+    fn way(&self, id: Id, tier: Tier) -> Result<Way<A, C>, Denied> {
+        match self.shared.part(id).enter(id, tier, Want::Limiter)? {
+            Taken::Way(way) => Ok(way),
+            Taken::Slot(_) => unreachable!("a limiter was wanted"),
+        }
     }
 
     /// How `key` stands, or `None` if it has no state: as a new one.
@@ -41,7 +52,11 @@ where
         Q: Hash + Eq + ?Sized,
         K: Borrow<Q>,
     {
-        self.existing(key).map(|limiter| limiter.snapshot())
+        let id = self.shared.id(key);
+        self.shared.part(id).peek(id).map(|peek| match peek {
+            Peek::Limiter(limiter) => limiter.snapshot(),
+            Peek::Slot(bucket, backlog, now) => snapshot_of(&bucket, backlog, now),
+        })
     }
 
     /// Lets `key` start anew: see [`RateLimiter::reset`].
@@ -50,7 +65,8 @@ where
         Q: Hash + Eq + ?Sized,
         K: Borrow<Q>,
     {
-        if let Some(limiter) = self.existing(key) {
+        let id = self.shared.id(key);
+        if let Some(limiter) = self.shared.part(id).existing(id) {
             limiter.reset();
         }
     }
@@ -64,7 +80,11 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        match self.way(key)? {
+        let (id, tier, cost) = (self.shared.id(key), self.tier_of(key), cost.into());
+        if tier == Tier::DEFAULT && self.shared.part(id).charge_slot(id, cost.units()) {
+            return Ok(());
+        }
+        match self.way(id, tier)? {
             Way::Limited(limiter) => limiter.charge(cost),
             // What it shares is not its own to be fined.
             Way::Shared(_) => return Err(Denied::new(Reason::TooManyKeys)),
@@ -76,7 +96,7 @@ where
     /// How many keys have a state, and how many have been dropped and refused.
     #[must_use]
     pub fn census(&self) -> Census {
-        self.shared.keys.lock().store.census()
+        self.shared.common.room.census()
     }
 
     /// Keys with a state.
@@ -91,17 +111,13 @@ where
         self.len() == 0
     }
 
-    fn existing<Q>(&self, key: &Q) -> Option<RateLimiter<A, C>>
-    where
-        Q: Hash + Eq + ?Sized,
-        K: Borrow<Q>,
-    {
-        self.shared.keys.lock().store.get(key).map(|state| state.limiter.clone())
-    }
-
     /// Lets asks of `key` pass without a charge from now on. Those that wait already wait on.
     pub fn exempt(&self, key: K) {
-        self.shared.keys.lock().tiers.set_own(key, None);
+        let id = self.shared.id(&key);
+        let part = self.shared.part(id);
+        part.kept().lock().tiers.set_own(id.hash, Plan::Tier(Tier::EXEMPT), None);
+        // Out of its slot: there it would still be limited.
+        drop(part.existing(id));
     }
 
     /// Undoes [`set_quota_of`](Keyed::set_quota_of) and [`exempt`](Keyed::exempt): from now on `key` goes on under the
@@ -121,17 +137,16 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        self.shared.keys.lock().tiers.forget_own(key);
-        self.look(key)?.1
+        let (id, tier) = (self.shared.id(key), self.tier_of(key));
+        self.shared.part(id).forget_own(id, tier)
     }
 }
 
-impl<K, A, C, S> Keyed<K, A, C, S>
+impl<K, A, C> Keyed<K, A, C>
 where
     K: Hash + Eq,
     A: FromQuota + Stored,
     C: Clock,
-    S: Store<K, KeyState<A, C>>,
 {
     /// Changes the quota of all keys of the default tier, present and future, from now on. Takes time in proportion to
     /// the keys present.
@@ -159,9 +174,10 @@ where
     /// # Errors
     /// What is wrong with the quota.
     pub fn tier(&self, quota: Quota) -> Result<Tier, QuotaError> {
-        let mut keys = self.shared.keys.lock();
-        let algorithm = keys.template.algorithm.with_quota(quota)?;
-        Ok(keys.tiers.add(algorithm))
+        let _changing = self.shared.changing.lock();
+        let algorithm = self.algorithm().with_quota(quota)?;
+        let add = |shard: &Part<A, C>| shard.kept().lock().tiers.add(algorithm.clone());
+        Ok(self.shared.shards.iter().map(add).last().unwrap_or(Tier::DEFAULT))
     }
 
     /// Changes the quota of a tier, for keys present and future, from now on. Takes time in proportion to the keys
@@ -170,7 +186,7 @@ where
     /// # Errors
     /// What is wrong with the quota; nothing has changed then.
     pub fn set_tier(&self, tier: Tier, quota: Quota) -> Result<(), QuotaError> {
-        let next = self.shared.keys.lock().template.algorithm.with_quota(quota)?;
+        let next = self.algorithm().with_quota(quota)?;
         self.change_tier(tier, &next);
         Ok(())
     }
@@ -180,18 +196,17 @@ where
     /// # Errors
     /// What is wrong with the quota; nothing has changed then.
     pub fn set_quota_of(&self, key: K, quota: Quota) -> Result<(), QuotaError> {
-        let next = self.shared.keys.lock().template.algorithm.with_quota(quota)?;
+        let next = self.algorithm().with_quota(quota)?;
         self.change_of(key, next);
         Ok(())
     }
 }
 
-impl<K, A, C, S> Keyed<K, A, C, S>
+impl<K, A, C> Keyed<K, A, C>
 where
     K: Hash + Eq,
     A: Stored,
     C: Clock,
-    S: Store<K, KeyState<A, C>>,
 {
     /// Goes on as `next` for all keys of the tier, present and future, from now on: see [`RateLimiter::change`]. Takes
     /// time in proportion to the keys present. Nothing happens for a tier that is not of this limiter.
@@ -200,19 +215,22 @@ where
     }
 
     pub(crate) fn change_tier_later(&self, tier: Tier, next: &A) -> Later<A, C> {
+        let _changing = self.shared.changing.lock();
         let mut limiters = Vec::new();
-        let mut keys = self.shared.keys.lock();
-        match keys.tiers.algorithm_mut(tier) {
-            Some(algorithm) => *algorithm = next.clone(),
-            None if tier == Tier::DEFAULT => keys.template.algorithm = next.clone(),
-            None => {}
-        }
-        keys.store.for_each(|state| {
-            if state.plan == Plan::Tier(tier) {
-                limiters.push(state.limiter.clone());
+        let mut shards = || {
+            for shard in &self.shared.shards {
+                limiters.extend(shard.change_tier(tier, next));
             }
-        });
-        Later { limiters, change: keys.tiers.next_change(), next: next.clone() }
+        };
+        match self.shared.common.flat.as_ref().filter(|_| tier == Tier::DEFAULT) {
+            Some(flat) => change_slots(flat, next, self.shared.common.clock.now(), shards),
+            None => shards(),
+        }
+        Later { limiters, next: next.clone() }
+    }
+
+    fn algorithm(&self) -> A {
+        self.shared.shards[0].kept().lock().template.algorithm.clone()
     }
 
     /// Gives `key` an algorithm of its own from now on, with what it has spent.
@@ -221,29 +239,47 @@ where
     }
 
     pub(crate) fn change_of_later(&self, key: K, next: A) -> Later<A, C> {
-        let mut keys = self.shared.keys.lock();
-        let Keys { tiers, store, .. } = &mut *keys;
-        let state = store.get(&key);
-        let plan = tiers.set_own(key, Some(next.clone()));
-        let limiters = state.map(|state| {
-            state.plan = plan;
-            state.limiter.clone()
-        });
-        Later { limiters: limiters.into_iter().collect(), change: tiers.next_change(), next }
+        let id = self.shared.id(&key);
+        self.shared.part(id).change_of(id, next)
     }
 }
 
 /// A change that has been decided under the lock and is still to be made, outside of it: it wakes those who wait.
 #[must_use]
 pub(crate) struct Later<A: Stored, C: Clock> {
-    pub(super) limiters: Vec<RateLimiter<A, C>>,
-    pub(super) change: u64,
-    pub(super) next: A,
+    /// Each with the number of the change: later ones are higher.
+    limiters: Vec<(RateLimiter<A, C>, u64)>,
+    next: A,
 }
 
 impl<A: Stored, C: Clock> Later<A, C> {
-    pub(crate) fn make(self) {
-        let Self { limiters, change, next } = self;
-        limiters.iter().for_each(|limiter| limiter.change_numbered(change, next.clone()));
+    pub(super) fn of_one(limiter: RateLimiter<A, C>, change: u64, next: A) -> Self {
+        Self { limiters: vec![(limiter, change)], next }
     }
+
+    pub(super) const fn of_none(next: A) -> Self {
+        Self { limiters: Vec::new(), next }
+    }
+
+    pub(crate) fn make(self) {
+        let Self { limiters, next } = self;
+        limiters.iter().for_each(|(limiter, change)| limiter.change_numbered(*change, next.clone()));
+    }
+}
+
+/// Slots go on under the next algorithm as its limiters do; `shards` brings those under it.
+fn change_slots<A: Stored>(flat: &Flat, next: &A, now: Timestamp, shards: impl FnOnce()) {
+    if let Some(Flattened { bucket, .. }) = A::flat(Sealed(()), next) {
+        flat.change(&bucket, now.as_ns(), shards);
+    }
+}
+
+fn snapshot_of(bucket: &TokenBucket, backlog: u64, now: Timestamp) -> Snapshot {
+    let mut state = bucket.resume(now, backlog);
+    let Balance { remaining, debt, full, .. } = bucket.balance(&mut state, now);
+    let reset_after = match full {
+        When::At(at) => Some(at.since(now)),
+        When::Never => None,
+    };
+    Snapshot { capacity: bucket.capacity(), remaining, debt, reset_after, waiting: 0, waiting_units: 0 }
 }

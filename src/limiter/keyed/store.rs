@@ -1,33 +1,12 @@
+//! The keys that need a limiter of their own, and how many keys there may be.
+
 use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
-/// Where the states of keys live: the seam between a keyed limiter and its map.
-pub trait Store<K, V>: Send + 'static {
-    /// The value of `key`, made if there is none. `None` when it is new, no value that is looked at is idle and no more
-    /// fit.
-    ///
-    /// May drop values that are `idle`, a bounded number a call.
-    fn get_or_make(&mut self, key: K, make: impl FnOnce() -> V, idle: impl Fn(&V) -> bool) -> Option<&mut V>;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
-    /// The value of `key`, if there is one.
-    fn get<Q>(&mut self, key: &Q) -> Option<&mut V>
-    where
-        Q: Hash + Eq + ?Sized,
-        K: Borrow<Q>;
-
-    /// Calls `visit` with each value.
-    fn for_each(&self, visit: impl FnMut(&V));
-
-    /// Whether a newcomer finds room only where another is dropped.
-    fn is_full(&self) -> bool;
-
-    /// How many keys there are, and how many have been dropped and refused.
-    fn census(&self) -> Census;
-}
-
-/// How full a store is.
+/// How full a keyed limit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Census {
@@ -49,46 +28,127 @@ impl Census {
     }
 }
 
-/// How many keys a newcomer looks at to find idle ones, once half of the room is taken: two for each that comes keep up
-/// with any flood of keys that become idle; at the cap it may look a little further.
-const LOOKS: usize = 2;
-const LOOKS_AT_CAP: usize = 64;
-
-/// A hash map with a hard cap. The standard library's keyed hash keeps hostile keys from colliding.
-pub struct HashStore<K, V> {
-    map: HashMap<K, V>,
-    /// The keys in no order, walked round and round in search of idle ones.
-    ring: Vec<K>,
-    hand: usize,
+/// The cap, and what there is under it.
+pub(crate) struct Room {
     cap: usize,
-    evicted: u64,
-    refused: u64,
+    keys: AtomicUsize,
+    evicted: AtomicU64,
+    refused: AtomicU64,
 }
 
-impl<K, V> HashStore<K, V> {
-    pub(super) fn new(cap: usize) -> Self {
-        Self { map: HashMap::new(), ring: Vec::new(), hand: 0, cap, evicted: 0, refused: 0 }
+impl Room {
+    pub(crate) fn new(cap: usize) -> Self {
+        Self { cap, keys: AtomicUsize::new(0), evicted: AtomicU64::new(0), refused: AtomicU64::new(0) }
     }
 
     pub(super) const fn cap(&self) -> usize {
         self.cap
     }
+
+    fn keys(&self) -> usize {
+        self.keys.load(Ordering::Relaxed)
+    }
+
+    /// Whether a newcomer finds room only where another is dropped.
+    pub(crate) fn is_full(&self) -> bool {
+        self.keys() >= self.cap
+    }
+
+    /// Whether so many are there that it is time to look for idle ones.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.keys() >= self.cap / 2
+    }
+
+    /// Room for one more, if there is any.
+    pub(crate) fn take(&self) -> bool {
+        let more = |keys| (keys < self.cap).then_some(keys + 1);
+        self.keys.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    pub(crate) fn give_back(&self, keys: usize) {
+        self.keys.fetch_sub(keys, Ordering::Relaxed);
+    }
+
+    /// Keys were dropped: their room is free, or another's.
+    pub(crate) fn count_evicted(&self, keys: usize) {
+        self.evicted.fetch_add(keys as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn census(&self) -> Census {
+        Census {
+            keys: self.keys(),
+            evicted: self.evicted.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
 }
 
-impl<K: Hash + Eq, V> HashStore<K, V> {
-    fn sweep(&mut self, idle: impl Fn(&V) -> bool) {
-        let looks = match self.map.len() {
-            keys if keys >= self.cap => LOOKS_AT_CAP,
-            keys if keys >= self.cap / 2 => LOOKS,
-            _ => return,
-        };
+/// What is kept by key, in a map that can be walked round bit by bit.
+pub(crate) struct HashStore<K, V, S = RandomState> {
+    map: HashMap<K, Entry<V>, S>,
+    /// The keys in no order, walked round and round in search of idle ones.
+    ring: Vec<K>,
+    hand: usize,
+}
+
+/// What is kept by the hash of a key, or by what its slot is found by.
+pub(super) type ByHash<V> = HashStore<u64, V, BuildHasherDefault<Hashed>>;
+
+struct Entry<V> {
+    value: V,
+    /// Where in the ring it stands.
+    at: usize,
+}
+
+impl<K: Hash + Eq + Clone, V, S: BuildHasher + Default> HashStore<K, V, S> {
+    pub(crate) fn new() -> Self {
+        Self { map: HashMap::default(), ring: Vec::new(), hand: 0 }
+    }
+
+    pub(crate) fn get<Q>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
+        self.map.get_mut(key).map(|entry| &mut entry.value)
+    }
+
+    pub(crate) fn insert(&mut self, key: K, value: V) -> &mut V {
+        let ring = &mut self.ring;
+        let entry = self.map.entry(key).or_insert_with_key(|key| {
+            ring.push(key.clone());
+            Entry { value, at: ring.len() - 1 }
+        });
+        &mut entry.value
+    }
+
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+        let Entry { value, at } = self.map.remove(key)?;
+        self.ring.swap_remove(at);
+        if let Some(moved) = self.ring.get(at).and_then(|moved| self.map.get_mut(moved)) {
+            moved.at = at;
+        }
+        Some(value)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.map.values().map(|entry| &entry.value)
+    }
+
+    /// Looks at the next few, drops those that are idle, and says so.
+    pub(crate) fn sweep(&mut self, looks: usize, idle: impl Fn(&V) -> bool, mut dropped: impl FnMut(V)) {
         for _ in 0..looks.min(self.ring.len()) {
             self.hand %= self.ring.len().max(1);
             let Some(key) = self.ring.get(self.hand) else { return };
-            if self.map.get(key).is_some_and(&idle) {
-                self.map.remove(key);
-                self.ring.swap_remove(self.hand);
-                self.evicted += 1;
+            if self.map.get(key).is_some_and(|entry| idle(&entry.value)) {
+                let key = key.clone();
+                if let Some(value) = self.remove(&key) {
+                    dropped(value);
+                }
             } else {
                 self.hand += 1;
             }
@@ -96,49 +156,20 @@ impl<K: Hash + Eq, V> HashStore<K, V> {
     }
 }
 
-impl<K, V> Store<K, V> for HashStore<K, V>
-where
-    K: Hash + Eq + Clone + Send + 'static,
-    V: Send + 'static,
-{
-    fn get_or_make(&mut self, key: K, make: impl FnOnce() -> V, idle: impl Fn(&V) -> bool) -> Option<&mut V> {
-        if !self.map.contains_key(&key) {
-            self.sweep(idle);
-            if self.map.len() >= self.cap {
-                self.refused += 1;
-                return None;
-            }
-            self.ring.push(key.clone());
-        }
-        Some(self.map.entry(key).or_insert_with(make))
+/// A hash is a hash already. Multiplied, because those of one map have some bits in common.
+#[derive(Default)]
+pub(super) struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
     }
 
-    fn get<Q>(&mut self, key: &Q) -> Option<&mut V>
-    where
-        Q: Hash + Eq + ?Sized,
-        K: Borrow<Q>,
-    {
-        self.map.get_mut(key)
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("a hash is one word")
     }
 
-    fn for_each(&self, visit: impl FnMut(&V)) {
-        self.map.values().for_each(visit);
-    }
-
-    fn is_full(&self) -> bool {
-        self.map.len() >= self.cap
-    }
-
-    fn census(&self) -> Census {
-        Census { keys: self.map.len(), evicted: self.evicted, refused: self.refused }
-    }
-}
-
-impl<K, V> fmt::Debug for HashStore<K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HashStore")
-            .field("keys", &self.map.len())
-            .field("cap", &self.cap)
-            .finish_non_exhaustive()
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }

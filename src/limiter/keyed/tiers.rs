@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::hash::Hash;
 
 /// A quota that some keys have in place of the default one. Made by [`Keyed::tier`](super::Keyed::tier).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,23 +19,39 @@ pub(super) enum Plan {
     Own(u64),
 }
 
-/// The quotas there are besides the default one, and the keys that have their own.
-#[derive(Clone)]
-pub(super) struct Tiers<K, A> {
-    quotas: Vec<A>,
-    own: HashMap<K, (Plan, Option<A>)>,
-    changes: u64,
+impl Plan {
+    pub(super) const DEFAULT: Self = Self::Tier(Tier::DEFAULT);
 }
 
-impl<K, A> Tiers<K, A> {
-    /// The number of the next change: later ones are higher.
-    pub(super) fn next_change(&mut self) -> u64 {
-        self.changes += 1;
-        self.changes
+/// The quotas there are besides the default one, and the keys, by their hashes, that have their own.
+#[derive(Clone)]
+pub(super) struct Tiers<A> {
+    quotas: Vec<A>,
+    own: HashMap<u64, (Plan, Option<A>)>,
+}
+
+impl<A: Clone> Tiers<A> {
+    pub(super) fn new() -> Self {
+        Self { quotas: Vec::new(), own: HashMap::new() }
     }
 
-    pub(super) fn new() -> Self {
-        Self { quotas: Vec::new(), own: HashMap::new(), changes: 0 }
+    /// The same tiers, without keys of their own.
+    pub(super) fn of_all(&self) -> Self {
+        Self { quotas: self.quotas.clone(), own: HashMap::new() }
+    }
+
+    /// The keys that have their own.
+    pub(super) fn own(&self) -> impl Iterator<Item = (u64, (Plan, Option<A>))> {
+        self.own.iter().map(|(hash, own)| (*hash, own.clone()))
+    }
+
+    /// Gives a key an algorithm of its own, or exempts it.
+    pub(super) fn set_own(&mut self, hash: u64, plan: Plan, algorithm: Option<A>) {
+        self.own.insert(hash, (plan, algorithm));
+    }
+
+    pub(super) fn add_own(&mut self, hash: u64, own: (Plan, Option<A>)) {
+        self.own.insert(hash, own);
     }
 
     pub(super) fn add(&mut self, algorithm: A) -> Tier {
@@ -49,17 +64,11 @@ impl<K, A> Tiers<K, A> {
     pub(super) fn algorithm_mut(&mut self, tier: Tier) -> Option<&mut A> {
         self.quotas.get_mut((tier.0 as usize).checked_sub(1)?)
     }
-}
 
-impl<K: Hash + Eq, A> Tiers<K, A> {
     /// The plan of a key that is of `tier` unless it has one of its own, and its algorithm. `None`: it is exempt.
-    pub(super) fn plan<'a, Q>(&'a self, key: &Q, tier: Tier, default: &'a A) -> Option<(Plan, &'a A)>
-    where
-        Q: Hash + Eq + ?Sized,
-        K: std::borrow::Borrow<Q>,
-    {
+    pub(super) fn plan<'a>(&'a self, hash: u64, tier: Tier, default: &'a A) -> Option<(Plan, &'a A)> {
         if !self.own.is_empty() {
-            if let Some((plan, algorithm)) = self.own.get(key) {
+            if let Some((plan, algorithm)) = self.own.get(&hash) {
                 return algorithm.as_ref().map(|algorithm| (*plan, algorithm));
             }
         }
@@ -69,25 +78,11 @@ impl<K: Hash + Eq, A> Tiers<K, A> {
         let of_tier = (tier.0 as usize).checked_sub(1).and_then(|index| self.quotas.get(index));
         Some(match of_tier {
             Some(algorithm) => (Plan::Tier(tier), algorithm),
-            None => (Plan::Tier(Tier::DEFAULT), default),
+            None => (Plan::DEFAULT, default),
         })
     }
 
-    /// Gives a key an algorithm of its own, or exempts it.
-    pub(super) fn set_own(&mut self, key: K, algorithm: Option<A>) -> Plan {
-        let plan = match algorithm {
-            Some(_) => Plan::Own(self.next_change()),
-            None => Plan::Tier(Tier::EXEMPT),
-        };
-        self.own.insert(key, (plan, algorithm));
-        plan
-    }
-
-    pub(super) fn forget_own<Q>(&mut self, key: &Q)
-    where
-        Q: Hash + Eq + ?Sized,
-        K: std::borrow::Borrow<Q>,
-    {
-        self.own.remove(key);
+    pub(super) fn forget_own(&mut self, hash: u64) {
+        self.own.remove(&hash);
     }
 }

@@ -6,19 +6,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::Duration;
 
 use super::core::Core;
-use super::gate::Gate;
+use super::gate::{Gate, Load};
 use super::queue::Ticket;
-use crate::algorithm::Grant;
 use crate::clock::Clock;
-use crate::decision::{Ask, Denied};
+use crate::decision::Denied;
 use crate::units::Timestamp;
 
 /// Waits for a grant. Dropped, it leaves the line; a grant it was not told of goes back.
 pub(crate) struct Acquire<G: Gate, C: Clock> {
     core: Arc<Core<G, C>>,
-    ask: Ask,
+    load: G::Load,
     /// Until when it will wait, counted from the call; `None`: for as long as it takes.
     deadline: Option<Timestamp>,
     stage: Stage,
@@ -32,15 +32,15 @@ enum Stage {
 
 impl<G: Gate, C: Clock> Acquire<G, C> {
     #[inline]
-    pub(crate) fn new(core: Arc<Core<G, C>>, ask: Ask) -> Self {
-        let deadline = core.deadline(ask);
-        Self::until(core, ask, deadline)
+    pub(crate) fn new(core: Arc<Core<G, C>>, load: G::Load, max_wait: Option<Duration>) -> Self {
+        let deadline = core.deadline(max_wait);
+        Self::until(core, load, deadline)
     }
 
     /// For an ask that was made before, with a deadline counted from then.
     #[inline]
-    pub(crate) const fn until(core: Arc<Core<G, C>>, ask: Ask, deadline: Option<Timestamp>) -> Self {
-        Self { core, ask, deadline, stage: Stage::Fresh }
+    pub(crate) const fn until(core: Arc<Core<G, C>>, load: G::Load, deadline: Option<Timestamp>) -> Self {
+        Self { core, load, deadline, stage: Stage::Fresh }
     }
 
     pub(crate) const fn core(&self) -> &Arc<Core<G, C>> {
@@ -48,12 +48,12 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
     }
 
     /// Waits as a thread.
-    pub(crate) fn block(self) -> Result<Grant, Denied> {
+    pub(crate) fn block(self) -> Result<G::Grant, Denied> {
         self.block_after(())
     }
 
     /// Waits as a thread, and drops `joining` as soon as it stands in line, or need not.
-    pub(crate) fn block_after<T>(mut self, joining: T) -> Result<Grant, Denied> {
+    pub(crate) fn block_after<T>(mut self, joining: T) -> Result<G::Grant, Denied> {
         let mut joining = Some(joining);
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         loop {
@@ -69,17 +69,15 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
         }
     }
 
-    fn step(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<Grant, Denied>> {
+    fn step(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<G::Grant, Denied>> {
         let heard = match self.stage {
-            Stage::Fresh => {
-                match self.core.enter(self.ask.units().units(), self.deadline, waker, is_thread) {
-                    Ok(heard) => Some(heard),
-                    Err(ticket) => {
-                        self.stage = Stage::Queued(ticket);
-                        None
-                    }
+            Stage::Fresh => match self.core.enter(self.load, self.deadline, waker, is_thread) {
+                Ok(heard) => Some(heard),
+                Err(ticket) => {
+                    self.stage = Stage::Queued(ticket);
+                    None
                 }
-            }
+            },
             Stage::Queued(ticket) => self.core.hear(ticket, waker),
             Stage::Done => panic!("an acquire was polled after it had given its answer"),
         };
@@ -94,7 +92,7 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
 }
 
 impl<G: Gate, C: Clock> Future for Acquire<G, C> {
-    type Output = Result<Grant, Denied>;
+    type Output = Result<G::Grant, Denied>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -112,7 +110,7 @@ impl<G: Gate, C: Clock> Drop for Acquire<G, C> {
 
 impl<G: Gate, C: Clock> fmt::Debug for Acquire<G, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquire").field("ask", &self.ask).finish_non_exhaustive()
+        f.debug_struct("Acquire").field("units", &self.load.units()).finish_non_exhaustive()
     }
 }
 

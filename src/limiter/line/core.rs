@@ -8,12 +8,12 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::Line;
-use super::gate::Gate;
+use super::gate::{Charge, Gate, Load};
 use super::inner::{Entry, Heard, Inner};
 use super::queue::{Answer, Ticket, Waiter};
-use crate::algorithm::{Balance, Grant};
+use crate::algorithm::Grant;
 use crate::clock::Clock;
-use crate::decision::{Ask, Denied, Policy, Snapshot};
+use crate::decision::{Denied, Snapshot};
 use crate::limiter::door::{Glance, Sealed};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::units::{Name, Timestamp};
@@ -23,7 +23,7 @@ const HORIZON_PAYS_NS: u64 = 20_000_000;
 
 /// A limit: its gate, its line, its clock. Handles share one in an [`Arc`].
 pub(crate) struct Core<G: Gate, C: Clock> {
-    door: G::Door,
+    pub(in crate::limiter) door: G::Door,
     /// The last ask was refused for long: the next is likely to be, and looks at the clock's horizon first. A hint.
     is_spent: AtomicBool,
     clock: C,
@@ -79,33 +79,33 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.with(|inner, now| act(&mut inner.gate, now))
     }
 
-    /// Takes `units` if they may be had now, and makes what is wanted of the grant. Lock-free while nobody waits,
+    /// Takes `load` if it may be had now, and makes what is wanted of the grant. Lock-free while nobody waits,
     /// where the gate has a door for it.
     // Always inlined, so that a refusal is made where it is wanted: it is too large to be handed over for nothing.
     #[inline(always)]
-    pub(crate) fn take<R>(&self, units: u64, granted: impl FnOnce(Grant) -> R) -> Result<R, Denied> {
-        let denied = match self.glance(units) {
-            Glimpse::Go(now) => return Ok(granted(Grant::new(now, units))),
+    pub(crate) fn take<R>(&self, load: G::Load, granted: impl FnOnce(G::Grant) -> R) -> Result<R, Denied> {
+        let denied = match self.glance(load) {
+            Glimpse::Go(now) => return Ok(granted(G::grant_at_door(now, load))),
             Glimpse::For(wait_ns) => Denied::exhausted_for(wait_ns, self.name.clone()),
             Glimpse::Until(at) => Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()),
-            Glimpse::Shut => return self.take_locked(units).map(granted),
+            Glimpse::Shut => return self.take_locked(load).map(granted),
         };
         Err(denied)
     }
 
-    /// Takes `units` through the door, or tells what it shows.
+    /// Takes `load` through the door, or tells what it shows.
     #[inline(never)]
-    fn glance(&self, units: u64) -> Glimpse {
-        if units == 0 {
+    fn glance(&self, load: G::Load) -> Glimpse {
+        if load.units() == 0 {
             return Glimpse::Shut;
         }
         if let Some(horizon) = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed)) {
-            if let Some(at) = G::not_by(&self.door, horizon(), units) {
+            if let Some(at) = G::not_by(&self.door, horizon(), load) {
                 return Glimpse::Until(at);
             }
         }
         let now = self.glance_time();
-        match G::look(&self.door, now, units) {
+        match G::look(&self.door, now, load) {
             Glance::Go => {
                 self.note_spent(false);
                 Glimpse::Go(now)
@@ -121,8 +121,8 @@ impl<G: Gate, C: Clock> Core<G, C> {
 
     #[cold]
     #[inline(never)]
-    fn take_locked(&self, units: u64) -> Result<Grant, Denied> {
-        self.with(|inner, now| inner.take_or_tell(now, units).map(|()| inner.gate.grant(now, units)))
+    fn take_locked(&self, load: G::Load) -> Result<G::Grant, Denied> {
+        self.with(|inner, now| inner.take_or_tell(now, load))
     }
 
     /// What a look through the door goes by.
@@ -139,18 +139,13 @@ impl<G: Gate, C: Clock> Core<G, C> {
         }
     }
 
-    /// Until when `ask` waits, counted from now; zero: not at all; `None`: for as long as it takes.
+    /// Until when an ask waits that waits no longer than that. Zero: not at all; `None`: for as long as it takes.
     #[inline]
-    pub(crate) fn deadline(&self, ask: Ask) -> Option<Timestamp> {
-        match ask.max_wait()? {
+    pub(crate) fn deadline(&self, max_wait: Option<Duration>) -> Option<Timestamp> {
+        match max_wait? {
             Duration::ZERO => Some(Timestamp::ZERO),
             wait => Some(self.clock.now().after(wait)).filter(|at| *at < Timestamp::MAX),
         }
-    }
-
-    /// What the one limit promises and what is left of it at `now`, if that can be seen without the lock.
-    pub(crate) fn standing(&self, now: Timestamp) -> Option<(Policy, Balance)> {
-        G::standing(&self.door, now)
     }
 
     pub(crate) const fn line(&self) -> Line {
@@ -161,8 +156,13 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.name.as_ref()
     }
 
-    pub(crate) fn ready_in(&self, units: u64) -> Result<Duration, Denied> {
-        self.with(|inner, now| inner.ready_in(now, units))
+    pub(crate) fn ready_in(&self, load: G::Load) -> Result<Duration, Denied> {
+        self.with(|inner, now| inner.ready_in(now, load))
+    }
+
+    /// Whether nobody waits, and it is neither paused nor closed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.with(|inner, _| inner.may_open())
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -174,22 +174,20 @@ impl<G: Gate, C: Clock> Core<G, C> {
     /// The first poll of an ask.
     pub(super) fn enter(
         self: &Arc<Self>,
-        units: u64,
+        load: G::Load,
         deadline: Option<Timestamp>,
         waker: &Waker,
         is_thread: bool,
-    ) -> Result<Told, Ticket> {
+    ) -> Result<Told<G>, Ticket> {
         if deadline == Some(Timestamp::ZERO) {
-            return Ok(self.take(units, |grant| grant));
+            return Ok(self.take(load, |grant| grant));
         }
-        if units > 0 {
-            let now = self.glance_time();
-            if G::look(&self.door, now, units) == Glance::Go {
-                return Ok(Ok(Grant::new(now, units)));
-            }
+        let now = self.glance_time();
+        if load.units() > 0 && G::look(&self.door, now, load) == Glance::Go {
+            return Ok(Ok(G::grant_at_door(now, load)));
         }
         // Made and dropped outside the lock, as every waker is.
-        let mut newcomer = Some(Waiter::new(units, deadline, waker.clone(), is_thread));
+        let mut newcomer = Some(Waiter::new(load, deadline, waker.clone(), is_thread));
         let mut wakes = Vec::new();
         let entry = self.with(|inner, now| inner.enter(now, &mut newcomer, &self.clock, &mut wakes));
         let panicked = wake_all(wakes);
@@ -207,7 +205,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
     }
 
     /// A later poll of an ask that waits.
-    pub(super) fn hear(self: &Arc<Self>, ticket: Ticket, waker: &Waker) -> Option<Told> {
+    pub(super) fn hear(self: &Arc<Self>, ticket: Ticket, waker: &Waker) -> Option<Told<G>> {
         let mut spare = None;
         loop {
             // Not through `with`: the door is shut while the ask waits, and listening changes nothing.
@@ -247,26 +245,13 @@ impl<G: Gate, C: Clock> Core<G, C> {
         self.drive();
     }
 
-    /// Gives back what `grant` holds. Lock-free while nobody waits, where the gate has a door for it.
-    pub(crate) fn release(self: &Arc<Self>, grant: Grant) {
-        if grant.units > 0 && !G::put_back(&self.door, grant.units) {
-            self.give_back(grant, grant.units);
-        }
-    }
-
-    pub(crate) fn settle(self: &Arc<Self>, grant: Grant, actual: u64) {
-        if actual == grant.units {
-            return;
-        }
-        match actual.checked_sub(grant.units) {
-            Some(more) => self.change(|gate, now| gate.charge(now, more)),
-            None => self.give_back(grant, grant.units - actual),
-        }
+    pub(crate) fn give_back(self: &Arc<Self>, grant: G::Grant, load: G::Load) {
+        self.improve(|gate, now| gate.give_back(now, grant, load));
     }
 
     /// A change for the better: nobody's wait grows, so the line is not walked.
-    fn give_back(self: &Arc<Self>, grant: Grant, units: u64) {
-        self.alter(|inner, now, _| inner.gate.give_back(now, grant, units));
+    pub(crate) fn improve<R>(self: &Arc<Self>, act: impl FnOnce(&mut G, Timestamp) -> R) -> R {
+        self.alter(|inner, now, _| act(&mut inner.gate, now))
     }
 
     /// Changes the gate and lets those who wait see it.
@@ -346,8 +331,30 @@ enum Glimpse {
     Shut,
 }
 
+impl<G: Gate<Load = u64, Grant = Grant>, C: Clock> Core<G, C> {
+    /// Gives back what `grant` holds. Lock-free while nobody waits, where the gate has a door for it.
+    pub(crate) fn release(self: &Arc<Self>, grant: Grant) {
+        if grant.units > 0 && !G::put_back(&self.door, grant.units) {
+            self.give_back(grant, grant.units);
+        }
+    }
+
+    pub(crate) fn settle(self: &Arc<Self>, grant: Grant, actual: u64)
+    where
+        G: Charge,
+    {
+        if actual == grant.units {
+            return;
+        }
+        match actual.checked_sub(grant.units) {
+            Some(more) => self.change(|gate, now| gate.charge(now, more)),
+            None => self.give_back(grant, grant.units - actual),
+        }
+    }
+}
+
 /// What an ask is answered.
-pub(super) type Told = Result<Grant, Denied>;
+pub(super) type Told<G> = Result<<G as Gate>::Grant, Denied>;
 
 /// Wakes all, even if one of them panics: each of them has been told something.
 fn wake_all(wakes: Vec<Waker>) -> Panicked {

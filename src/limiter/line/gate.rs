@@ -1,5 +1,5 @@
-use crate::algorithm::{Balance, Grant};
-use crate::decision::Policy;
+use crate::algorithm::Balance;
+use crate::decision::Reason;
 use crate::limiter::door::{Glance, Sealed};
 use crate::units::Timestamp;
 
@@ -14,25 +14,40 @@ pub(crate) enum Later {
     Never,
 }
 
-/// What stands behind a line: a rate or a number of slots. What takes a door and no gate needs no lock;
-/// all else is called under the line's lock.
+/// What is asked of a gate: a number of units, or of several kinds of units together.
+pub(crate) trait Load: Copy + Send + Unpin + 'static {
+    /// How much of the line's length it takes; nothing is asked where this is zero.
+    fn units(self) -> u64;
+}
+
+impl Load for u64 {
+    #[inline]
+    fn units(self) -> u64 {
+        self
+    }
+}
+
+/// What stands behind a line: a rate or a number of slots. All but `look` and `not_by` is called under the
+/// line's lock.
 pub(crate) trait Gate: Send + 'static {
+    /// What is asked of it.
+    type Load: Load;
+    /// What it remembers of a grant.
+    type Grant: Copy + Send + 'static;
     /// The way in without the lock.
     type Door: Send + Sync + std::fmt::Debug + 'static;
     /// Whether time alone lets waiters in.
     const TIMED: bool;
 
     fn build_door(&self, sealed: Sealed) -> Self::Door;
-    fn look(door: &Self::Door, now: Timestamp, units: u64) -> Glance;
-    /// When `units` could go, if that is known and after `horizon`. Takes nothing.
+    fn look(door: &Self::Door, now: Timestamp, load: Self::Load) -> Glance;
+    /// When `load` could go, if that is known and after `horizon`. Takes nothing.
     #[inline]
-    fn not_by(_door: &Self::Door, _horizon: Timestamp, _units: u64) -> Option<Timestamp> {
+    fn not_by(_door: &Self::Door, _horizon: Timestamp, _load: Self::Load) -> Option<Timestamp> {
         None
     }
-    /// What the one limit promises and what is left of it, if that is known. Takes nothing.
-    fn standing(_door: &Self::Door, _now: Timestamp) -> Option<(Policy, Balance)> {
-        None
-    }
+    /// The grant of what was taken `now` at the door.
+    fn grant_at_door(now: Timestamp, load: Self::Load) -> Self::Grant;
     /// Gives units back without the lock, if nobody waits for them.
     fn put_back(_door: &Self::Door, _units: u64) -> bool {
         false
@@ -42,38 +57,40 @@ pub(crate) trait Gate: Send + 'static {
     fn open(&mut self, door: &Self::Door) -> bool;
 
     fn capacity(&self) -> u64;
-    /// Whether a cost above the capacity may go when all of the capacity is there.
-    fn lends(&self) -> bool;
-    fn take(&mut self, now: Timestamp, units: u64) -> Result<(), Later>;
-    /// When `units` could go behind those who wait: `ahead` are their units, and `each` lists them in order.
+    /// Why `load` cannot even wait, if so. What is refused by one capacity may be refused by a smaller one only.
+    fn refuses(&mut self, now: Timestamp, load: Self::Load) -> Option<Reason>;
+    fn take(&mut self, now: Timestamp, load: Self::Load) -> Result<(), Later>;
+    /// When `load` could go behind those who wait: `ahead` are their units, and `each` lists them in order.
     ///
     /// The gate may keep what it finds until it is told that somebody `joined` or `left` the line.
     fn behind(
         &mut self,
         now: Timestamp,
         ahead: u64,
-        each: &mut dyn Iterator<Item = u64>,
-        units: u64,
+        each: &mut dyn Iterator<Item = Self::Load>,
+        load: Self::Load,
     ) -> Later;
     /// The grant of what was taken `now`.
-    fn grant(&self, now: Timestamp, units: u64) -> Grant {
-        Grant::new(now, units)
-    }
-    fn joined(&mut self, now: Timestamp, units: u64);
+    fn grant(&mut self, now: Timestamp, load: Self::Load) -> Self::Grant;
+    fn joined(&mut self, now: Timestamp, load: Self::Load);
     fn left(&mut self);
-    fn charge(&mut self, now: Timestamp, units: u64);
-    fn give_back(&mut self, now: Timestamp, grant: Grant, units: u64);
+    fn give_back(&mut self, now: Timestamp, grant: Self::Grant, load: Self::Load);
     fn balance(&mut self, now: Timestamp) -> Balance;
 
     /// A walk along the line, to tell for each ask when it will go. `None` where time does not tell.
     type Plan;
     fn plan(&self) -> Option<Self::Plan>;
-    /// When `units` go next in the plan; they count as gone if that is not after `deadline`.
+    /// When `load` goes next in the plan; it counts as gone if that is not after `deadline`.
     fn plan_next(
         &self,
         plan: &mut Self::Plan,
         now: Timestamp,
-        units: u64,
+        load: Self::Load,
         deadline: Timestamp,
     ) -> Option<Timestamp>;
+}
+
+/// A gate whose units may be taken without asking.
+pub(crate) trait Charge: Gate {
+    fn charge(&mut self, now: Timestamp, units: u64);
 }

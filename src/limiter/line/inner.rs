@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::gate::{Gate, Later};
+use super::gate::{Gate, Later, Load};
 use super::queue::{Answer, Queue, Ticket, Waiter};
 use super::timers::Timers;
 use super::{Line, Order};
-use crate::algorithm::{Grant, When};
+use crate::algorithm::When;
 use crate::clock::{Clock, Timer};
 use crate::decision::{Denied, Reason, Snapshot};
 use crate::units::{Name, Timestamp};
@@ -16,11 +16,11 @@ use crate::units::{Name, Timestamp};
 /// How many are woken with one hold of the lock.
 const BATCH: usize = 128;
 
-pub(super) struct Inner<G, T> {
+pub(super) struct Inner<G: Gate, T> {
     pub(super) gate: G,
     pub(super) line: Line,
     pub(super) name: Option<Name>,
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<G>,
     pub(super) door_open: bool,
     pub(super) closed: bool,
     pub(super) paused: bool,
@@ -37,15 +37,15 @@ pub(super) struct Inner<G, T> {
 }
 
 /// One look at the line by a newcomer.
-pub(super) enum Entry {
-    Granted(Grant),
+pub(super) enum Entry<G: Gate> {
+    Granted(G::Grant),
     Denied(Denied),
     Queued { ticket: Ticket, must_drive: bool },
 }
 
 /// What a waiter hears that asks again.
-pub(super) enum Heard {
-    Answered(Option<Answer>),
+pub(super) enum Heard<G: Gate> {
+    Answered(Option<Answer<G>>),
     Waits { timed: bool },
     NeedsWaker,
 }
@@ -56,7 +56,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
             gate,
             line,
             name,
-            queue: Queue::default(),
+            queue: Queue::new(),
             door_open: false,
             closed: false,
             paused: false,
@@ -78,84 +78,85 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         Denied::new(reason).after(wait).by(self.name.clone())
     }
 
-    /// When `units` could go if they joined the line now.
-    pub(super) fn later(&mut self, now: Timestamp, units: u64) -> Later {
+    /// When `load` could go if it joined the line now.
+    pub(super) fn later(&mut self, now: Timestamp, load: G::Load) -> Later {
         if self.queue.is_empty() || self.line.order == Order::NewestFirst {
-            return self.gate.behind(now, 0, &mut std::iter::empty(), units);
+            return self.gate.behind(now, 0, &mut std::iter::empty(), load);
         }
         let ahead = self.queue.units();
-        let mut each = self.queue.iter().map(|(_, waiter)| waiter.units);
-        self.gate.behind(now, ahead, &mut each, units)
+        let mut each = self.queue.iter().map(|(_, waiter)| waiter.load);
+        self.gate.behind(now, ahead, &mut each, load)
     }
 
-    fn wait(&mut self, now: Timestamp, units: u64) -> Option<Duration> {
-        match self.later(now, units) {
+    fn wait(&mut self, now: Timestamp, load: G::Load) -> Option<Duration> {
+        match self.later(now, load) {
             Later::At(at) if !self.paused => Some(at.since(now)),
             _ => None,
         }
     }
 
     /// Why the ask cannot even wait, if so.
-    fn refuse_always(&self, units: u64) -> Option<Reason> {
-        if self.closed {
-            Some(Reason::Closed)
-        } else if units > self.gate.capacity() && !self.gate.lends() {
-            Some(Reason::ExceedsCapacity)
-        } else {
-            None
-        }
+    fn refuse_always(&mut self, now: Timestamp, load: G::Load) -> Option<Reason> {
+        if self.closed { Some(Reason::Closed) } else { self.gate.refuses(now, load) }
     }
 
-    /// Takes the units if they may go now. The reason tells whether waiting would help.
-    fn take(&mut self, now: Timestamp, units: u64) -> Result<(), Reason> {
-        if let Some(reason) = self.refuse_always(units) {
+    /// Takes the load if it may go now. The reason tells whether waiting would help.
+    fn take(&mut self, now: Timestamp, load: G::Load) -> Result<(), Reason> {
+        if let Some(reason) = self.refuse_always(now, load) {
             return Err(reason);
         }
-        if units == 0 {
+        if load.units() == 0 {
             return Ok(());
         }
         if self.paused {
             return Err(Reason::Paused);
         }
         let first = self.queue.is_empty() || self.line.order == Order::NewestFirst;
-        if first && self.gate.take(now, units).is_ok() { Ok(()) } else { Err(Reason::Exhausted) }
+        if first && self.gate.take(now, load).is_ok() { Ok(()) } else { Err(Reason::Exhausted) }
     }
 
-    /// Takes the units, or tells when they could go.
-    pub(super) fn take_or_tell(&mut self, now: Timestamp, units: u64) -> Result<(), Denied> {
-        self.take(now, units).map_err(|reason| {
-            let wait = if reason == Reason::Exhausted { self.wait(now, units) } else { None };
-            self.denied(reason, wait)
-        })
+    /// The refusal for `reason`, with the wait that would help where one is known.
+    fn tell(&mut self, now: Timestamp, load: G::Load, reason: Reason) -> Denied {
+        let may_tell = matches!(reason, Reason::Exhausted | Reason::LineFull | Reason::AskedTooLong);
+        let wait = if may_tell { self.wait(now, load) } else { None };
+        self.denied(reason, wait)
+    }
+
+    /// Takes the load, or tells when it could go.
+    pub(super) fn take_or_tell(&mut self, now: Timestamp, load: G::Load) -> Result<G::Grant, Denied> {
+        match self.take(now, load) {
+            Ok(()) => Ok(self.gate.grant(now, load)),
+            Err(reason) => Err(self.tell(now, load, reason)),
+        }
     }
 
     /// When the ask could go, without asking for it.
-    pub(super) fn ready_in(&mut self, now: Timestamp, units: u64) -> Result<Duration, Denied> {
-        match self.refuse_always(units) {
-            Some(reason) => return Err(self.denied(reason, None)),
-            None if units == 0 => return Ok(Duration::ZERO),
+    pub(super) fn ready_in(&mut self, now: Timestamp, load: G::Load) -> Result<Duration, Denied> {
+        match self.refuse_always(now, load) {
+            Some(reason) => return Err(self.tell(now, load, reason)),
+            None if load.units() == 0 => return Ok(Duration::ZERO),
             None if self.paused => return Err(self.denied(Reason::Paused, None)),
             None => {}
         }
-        self.wait(now, units).ok_or_else(|| self.denied(Reason::Exhausted, None))
+        self.wait(now, load).ok_or_else(|| self.denied(Reason::Exhausted, None))
     }
 
     /// Takes what is asked for, or joins the line: then the newcomer is taken too.
     pub(super) fn enter<C: Clock<Timer = T>>(
         &mut self,
         now: Timestamp,
-        newcomer: &mut Option<Waiter>,
+        newcomer: &mut Option<Waiter<G>>,
         clock: &C,
         wakes: &mut Vec<Waker>,
-    ) -> Entry {
-        let Some(Waiter { units, deadline, is_thread, .. }) = *newcomer else {
+    ) -> Entry<G> {
+        let Some(Waiter { load, deadline, is_thread, .. }) = *newcomer else {
             unreachable!("a newcomer enters once")
         };
-        let reason = match self.take(now, units) {
-            Ok(()) => return Entry::Granted(self.gate.grant(now, units)),
+        let reason = match self.take(now, load) {
+            Ok(()) => return Entry::Granted(self.gate.grant(now, load)),
             Err(reason) => reason,
         };
-        if let Some(denied) = self.refuse_to_wait(now, units, deadline, reason) {
+        if let Some(denied) = self.refuse_to_wait(now, load, deadline, reason) {
             return Entry::Denied(denied);
         }
         let mut new_timer = false;
@@ -163,17 +164,17 @@ impl<G: Gate, T: Timer> Inner<G, T> {
             match self.timers.make(clock) {
                 Some(new) => new_timer = new,
                 None => {
-                    let wait = self.wait(now, units);
+                    let wait = self.wait(now, load);
                     return Entry::Denied(self.denied(Reason::NoTimer, wait));
                 }
             }
         }
-        self.evict_for(units, wakes);
+        self.evict_for(load.units(), wakes);
         let deadline = deadline.map(|deadline| self.grace(deadline));
         let Some(mut waiter) = newcomer.take() else { unreachable!("a newcomer enters once") };
         waiter.deadline = deadline;
         let ticket = self.queue.push(waiter);
-        self.gate.joined(now, units);
+        self.gate.joined(now, load);
         let serves_first = self.queue.next(self.line.order) == Some(ticket);
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, ticket));
@@ -188,10 +189,11 @@ impl<G: Gate, T: Timer> Inner<G, T> {
     fn refuse_to_wait(
         &mut self,
         now: Timestamp,
-        units: u64,
+        load: G::Load,
         deadline: Option<Timestamp>,
         reason: Reason,
     ) -> Option<Denied> {
+        let units = load.units();
         let in_time = deadline.is_none_or(|deadline| now < deadline);
         let waits = matches!(reason, Reason::Exhausted | Reason::Paused) && in_time;
         let full = units > self.line.limit.saturating_sub(self.queue.units());
@@ -203,7 +205,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
             None
         } else if deadline.is_some() || self.queue.is_empty() {
             // Behind others, an ask that waits for as long as it takes need not be told for how long.
-            match self.later(now, units) {
+            match self.later(now, load) {
                 Later::At(at) if deadline.is_some_and(|deadline| at > deadline) => Some(reason),
                 Later::Never => Some(reason),
                 _ => None,
@@ -211,11 +213,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         } else {
             None
         };
-        refused.map(|reason| {
-            let may_tell = matches!(reason, Reason::Exhausted | Reason::LineFull);
-            let wait = if may_tell { self.wait(now, units) } else { None };
-            self.denied(reason, wait)
-        })
+        refused.map(|reason| self.tell(now, load, reason))
     }
 
     /// Sets the timers for the next event. Whether that is due already.
@@ -242,7 +240,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
     }
 
     /// Takes `ticket` out of the line with an answer.
-    fn answer(&mut self, ticket: Ticket, answer: Answer) -> Option<Waker> {
+    fn answer(&mut self, ticket: Ticket, answer: Answer<G>) -> Option<Waker> {
         self.forget(ticket);
         self.queue.answer(ticket, answer)
     }
@@ -263,7 +261,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
     /// What the waiter behind `ticket` has been answered, or what is missing for it to be woken.
     ///
     /// Wakers are cloned and dropped outside the lock: both run foreign code.
-    pub(super) fn hear(&mut self, ticket: Ticket, waker: &Waker, spare: &mut Option<Waker>) -> Heard {
+    pub(super) fn hear(&mut self, ticket: Ticket, waker: &Waker, spare: &mut Option<Waker>) -> Heard<G> {
         match self.queue.get_mut(ticket) {
             Some(waiter) if waiter.answer.is_some() => {
                 Heard::Answered(self.queue.remove(ticket).and_then(|waiter| waiter.answer))
@@ -281,11 +279,11 @@ impl<G: Gate, T: Timer> Inner<G, T> {
     }
 
     /// Takes the waiter behind `ticket` out, granted or not. Returns its waker, to be dropped outside the lock.
-    pub(super) fn leave(&mut self, now: Timestamp, ticket: Ticket) -> Option<Waiter> {
+    pub(super) fn leave(&mut self, now: Timestamp, ticket: Ticket) -> Option<Waiter<G>> {
         self.forget(ticket);
         let waiter = self.queue.remove(ticket)?;
         if let Some(Answer::Granted(grant)) = waiter.answer {
-            self.gate.give_back(now, grant, waiter.units);
+            self.gate.give_back(now, grant, waiter.load);
         }
         Some(waiter)
     }
@@ -299,10 +297,10 @@ impl<G: Gate, T: Timer> Inner<G, T> {
                 if wakes.len() >= BATCH {
                     return true;
                 }
-                let units = self.queue.get(ticket).map_or(0, |waiter| waiter.units);
-                match self.gate.take(now, units) {
+                let Some(load) = self.queue.get(ticket).map(|waiter| waiter.load) else { break };
+                match self.gate.take(now, load) {
                     Ok(()) => {
-                        let grant = self.gate.grant(now, units);
+                        let grant = self.gate.grant(now, load);
                         wakes.extend(self.answer(ticket, Answer::Granted(grant)));
                     }
                     Err(Later::At(at)) => {
@@ -338,13 +336,13 @@ impl<G: Gate, T: Timer> Inner<G, T> {
     /// After a change for the worse: refuses at once those whose longest wait can no longer be kept, and when there is
     /// less capacity than there was those who ask for more, wherever they stand.
     pub(super) fn recheck(&mut self, now: Timestamp, capacity_before: u64, wakes: &mut Vec<Waker>) {
-        let capacity = self.gate.capacity();
-        if capacity < capacity_before && !self.gate.lends() {
-            let above =
-                self.queue.iter().filter(|(_, waiter)| waiter.units > capacity).map(|(ticket, _)| ticket);
-            for ticket in above.collect::<Vec<_>>() {
-                let denied = self.denied(Reason::ExceedsCapacity, None);
-                wakes.extend(self.answer(ticket, Answer::Denied(denied)));
+        if self.gate.capacity() < capacity_before {
+            let waiting: Vec<_> = self.queue.iter().map(|(ticket, waiter)| (ticket, waiter.load)).collect();
+            for (ticket, load) in waiting {
+                if let Some(reason) = self.gate.refuses(now, load) {
+                    let denied = self.tell(now, load, reason);
+                    wakes.extend(self.answer(ticket, Answer::Denied(denied)));
+                }
             }
         }
         if self.deadlines.is_empty() || self.paused || self.line.order == Order::NewestFirst {
@@ -354,7 +352,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         let mut late = Vec::new();
         for (ticket, waiter) in self.queue.iter() {
             let deadline = waiter.deadline.unwrap_or(Timestamp::MAX);
-            if self.gate.plan_next(&mut plan, now, waiter.units, deadline).is_none()
+            if self.gate.plan_next(&mut plan, now, waiter.load, deadline).is_none()
                 && waiter.deadline.is_some()
             {
                 late.push(ticket);

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::Order;
-use crate::algorithm::Grant;
+use super::gate::{Gate, Load};
 use crate::decision::Denied;
 use crate::units::Timestamp;
 
@@ -15,38 +15,34 @@ pub(super) struct Ticket {
 }
 
 /// One who waits, or has been answered and not yet heard it.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) units: u64,
+pub(super) struct Waiter<G: Gate> {
+    pub(super) load: G::Load,
     pub(super) deadline: Option<Timestamp>,
     pub(super) waker: Option<Waker>,
     pub(super) is_thread: bool,
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<Answer<G>>,
     /// Towards the front and the back of the line.
     links: (Option<usize>, Option<usize>),
 }
 
-#[derive(Debug)]
-pub(super) enum Answer {
-    Granted(Grant),
+pub(super) enum Answer<G: Gate> {
+    Granted(G::Grant),
     Denied(Denied),
 }
 
-impl Waiter {
-    pub(super) fn new(units: u64, deadline: Option<Timestamp>, waker: Waker, is_thread: bool) -> Self {
-        Self { units, deadline, waker: Some(waker), is_thread, answer: None, links: (None, None) }
+impl<G: Gate> Waiter<G> {
+    pub(super) fn new(load: G::Load, deadline: Option<Timestamp>, waker: Waker, is_thread: bool) -> Self {
+        Self { load, deadline, waker: Some(waker), is_thread, answer: None, links: (None, None) }
     }
 }
 
-#[derive(Debug)]
-enum Place {
+enum Place<G: Gate> {
     Free(Option<usize>),
-    Taken(Waiter),
+    Taken(Waiter<G>),
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    places: Vec<(u64, Place)>,
+pub(super) struct Queue<G: Gate> {
+    places: Vec<(u64, Place<G>)>,
     free: Option<usize>,
     /// Oldest and newest of those who wait.
     ends: Option<(usize, usize)>,
@@ -56,7 +52,11 @@ pub(super) struct Queue {
     taken: usize,
 }
 
-impl Queue {
+impl<G: Gate> Queue<G> {
+    pub(super) const fn new() -> Self {
+        Self { places: Vec::new(), free: None, ends: None, len: 0, units: 0, taken: 0 }
+    }
+
     pub(super) const fn len(&self) -> usize {
         self.len
     }
@@ -81,7 +81,7 @@ impl Queue {
     }
 
     /// Those who wait, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Ticket, &Waiter)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Ticket, &Waiter<G>)> {
         let mut at = self.ends.map(|(oldest, _)| oldest);
         std::iter::from_fn(move || {
             let index = at?;
@@ -92,21 +92,21 @@ impl Queue {
         })
     }
 
-    pub(super) fn get(&self, ticket: Ticket) -> Option<&Waiter> {
+    pub(super) fn get(&self, ticket: Ticket) -> Option<&Waiter<G>> {
         match self.places.get(ticket.index) {
             Some((generation, Place::Taken(waiter))) if *generation == ticket.generation => Some(waiter),
             _ => None,
         }
     }
 
-    pub(super) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiter> {
+    pub(super) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiter<G>> {
         match self.places.get_mut(ticket.index) {
             Some((generation, Place::Taken(waiter))) if *generation == ticket.generation => Some(waiter),
             _ => None,
         }
     }
 
-    fn at(&mut self, index: usize) -> Option<&mut Waiter> {
+    fn at(&mut self, index: usize) -> Option<&mut Waiter<G>> {
         match &mut self.places[index].1 {
             Place::Taken(waiter) => Some(waiter),
             Place::Free(_) => None,
@@ -114,10 +114,10 @@ impl Queue {
     }
 
     /// Puts `waiter` at the back.
-    pub(super) fn push(&mut self, mut waiter: Waiter) -> Ticket {
+    pub(super) fn push(&mut self, mut waiter: Waiter<G>) -> Ticket {
         self.len += 1;
         self.taken += 1;
-        self.units += waiter.units;
+        self.units += waiter.load.units();
         let newest = self.ends.map(|(_, newest)| newest);
         waiter.links = (newest, None);
         let index = match self.free {
@@ -147,7 +147,7 @@ impl Queue {
     }
 
     /// Takes a waiter out of the line with its answer; it stays in the slab until it has heard. Returns whom to wake.
-    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) -> Option<Waker> {
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer<G>) -> Option<Waker> {
         self.unlink(ticket);
         let waiter = self.get_mut(ticket)?;
         waiter.answer = Some(answer);
@@ -155,7 +155,7 @@ impl Queue {
     }
 
     /// Takes a waiter out of the slab, and out of the line if it still waits.
-    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Waiter> {
+    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Waiter<G>> {
         if self.get(ticket)?.answer.is_none() {
             self.unlink(ticket);
         }
@@ -172,7 +172,7 @@ impl Queue {
 
     fn unlink(&mut self, ticket: Ticket) {
         let Some(waiter) = self.get(ticket) else { return };
-        let ((before, after), units) = (waiter.links, waiter.units);
+        let ((before, after), units) = (waiter.links, waiter.load.units());
         self.len -= 1;
         self.units -= units;
         if let Some(before) = before {

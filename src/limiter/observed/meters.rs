@@ -23,6 +23,7 @@ const fn reason_label(reason: Reason) -> &'static str {
         Reason::NoTimer => "no_timer",
         Reason::NoKey => "no_key",
         Reason::NoPeer => "no_peer",
+        Reason::AskedTooLong => "asked_too_long",
     }
 }
 

@@ -1,7 +1,7 @@
 use crate::algorithm::{Algorithm, Balance, Grant, When, start_late};
-use crate::decision::Policy;
+use crate::decision::Reason;
 use crate::limiter::door::{Door, Glance, Sealed, Stored};
-use crate::limiter::line::{Gate, Later};
+use crate::limiter::line::{Charge, Gate, Later};
 use crate::units::Timestamp;
 
 use super::standings::Standings;
@@ -39,8 +39,7 @@ impl From<When> for Later {
 }
 
 impl<A: Stored> RateGate<A> {
-    pub(super) fn new(algorithm: A, now: Timestamp, unix_ns: u64, lends: bool) -> Self {
-        let state = algorithm.start(now, unix_ns);
+    pub(super) fn new(algorithm: A, state: A::State, now: Timestamp, lends: bool) -> Self {
         let starts_full = starts_full(&algorithm, now);
         Self { algorithm, state, lends, starts_full, epoch: 0, reset: None, change: 0, walked: None }
     }
@@ -55,6 +54,16 @@ impl<A: Stored> RateGate<A> {
 
     pub(super) const fn starts_full(&self) -> bool {
         self.starts_full
+    }
+
+    pub(super) fn state_alone(
+        &self,
+        now: Timestamp,
+        is_plain: impl FnOnce(&A, &A::State, Timestamp, Option<Timestamp>) -> bool,
+    ) -> Option<(A, A::State, Timestamp)> {
+        let reset = self.reset.map(|(at, _)| at);
+        let plain = is_plain(&self.algorithm, &self.state, now, reset);
+        plain.then(|| (self.algorithm.clone(), self.state.clone(), now))
     }
 
     pub(in crate::limiter) fn change(&mut self, next: A, now: Timestamp) {
@@ -109,6 +118,8 @@ fn starts_full<A: Algorithm>(algorithm: &A, now: Timestamp) -> bool {
 }
 
 impl<A: Stored> Gate for RateGate<A> {
+    type Load = u64;
+    type Grant = Grant;
     type Door = A::Door;
     type Plan = Walk<A>;
     const TIMED: bool = true;
@@ -127,10 +138,6 @@ impl<A: Stored> Gate for RateGate<A> {
         door.not_by(horizon, units)
     }
 
-    fn standing(door: &A::Door, now: Timestamp) -> Option<(Policy, Balance)> {
-        door.standing(now)
-    }
-
     fn shut(&mut self, door: &A::Door) {
         self.walked = None;
         door.shut(&self.algorithm, &mut self.state);
@@ -144,8 +151,8 @@ impl<A: Stored> Gate for RateGate<A> {
         self.algorithm.capacity()
     }
 
-    fn lends(&self) -> bool {
-        self.lends
+    fn refuses(&mut self, _now: Timestamp, units: u64) -> Option<Reason> {
+        (units > self.algorithm.capacity() && !self.lends).then_some(Reason::ExceedsCapacity)
     }
 
     fn take(&mut self, now: Timestamp, units: u64) -> Result<(), Later> {
@@ -188,7 +195,11 @@ impl<A: Stored> Gate for RateGate<A> {
         when.into()
     }
 
-    fn grant(&self, now: Timestamp, units: u64) -> Grant {
+    fn grant_at_door(now: Timestamp, units: u64) -> Grant {
+        Grant::new(now, units)
+    }
+
+    fn grant(&mut self, now: Timestamp, units: u64) -> Grant {
         Grant { epoch: self.epoch, ..Grant::new(now, units) }
     }
 
@@ -201,11 +212,6 @@ impl<A: Stored> Gate for RateGate<A> {
 
     fn left(&mut self) {
         self.walked = None;
-    }
-
-    fn charge(&mut self, now: Timestamp, units: u64) {
-        self.walked = None;
-        self.algorithm.force(&mut self.state, now, units);
     }
 
     fn give_back(&mut self, now: Timestamp, grant: Grant, units: u64) {
@@ -241,5 +247,12 @@ impl<A: Stored> Gate for RateGate<A> {
             }
             _ => None,
         }
+    }
+}
+
+impl<A: Stored> Charge for RateGate<A> {
+    fn charge(&mut self, now: Timestamp, units: u64) {
+        self.walked = None;
+        self.algorithm.force(&mut self.state, now, units);
     }
 }

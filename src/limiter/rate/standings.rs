@@ -5,6 +5,7 @@ use crate::algorithm::{Algorithm, Balance, When};
 use crate::clock::Clock;
 use crate::decision::{Policy, Standing};
 use crate::limiter::Stored;
+use crate::limiter::door::Door;
 use crate::limiter::line::Core;
 use crate::units::{Name, Timestamp};
 
@@ -36,7 +37,7 @@ impl One {
 impl Standings {
     /// At `at` where that needs no lock; else now.
     pub(super) fn seen<A: Stored, C: Clock>(core: &Core<RateGate<A>, C>, at: Timestamp) -> Self {
-        match core.standing(at) {
+        match core.door.standing(at) {
             Some((policy, balance)) => Self { first: Some(One::new(policy, balance, at)), more: Vec::new() },
             None => core.with_gate(RateGate::standings),
         }
@@ -88,7 +89,7 @@ mod tests {
                     _ => drop(bucket.check(1 + step % 3)),
                 }
                 let now = clock.now();
-                assert!(bucket.core.standing(now).is_some(), "nobody waits, and the door is open");
+                assert!(bucket.core.door.standing(now).is_some(), "nobody waits, and the door is open");
                 let seen = Standings::seen(&bucket.core, now);
                 assert_eq!(seen, bucket.core.with_gate(RateGate::standings), "{quota}, step {step}");
             }

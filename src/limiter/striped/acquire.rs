@@ -26,7 +26,7 @@ pub struct AcquireStriped<C: Clock = DefaultClock> {
 impl<C: Clock> AcquireStriped<C> {
     #[inline]
     pub(super) fn new(stripe: Arc<Stripe<C>>, ask: Ask) -> Self {
-        let deadline = stripe.shared.central.core.deadline(ask);
+        let deadline = stripe.shared.central.core.deadline(ask.max_wait());
         Self { stripe: Some(stripe), ask, deadline, waiting: None }
     }
 

@@ -6,6 +6,7 @@ use crate::algorithm::{Algorithm, Grant, TokenBucket};
 use crate::clock::Clock;
 use crate::decision::{Ask, Denied, Reason};
 use crate::limiter::RateLimiter;
+use crate::limiter::line::Charge;
 use crate::limiter::line::Gate;
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::{QuotaError, Timestamp};

@@ -271,7 +271,7 @@ impl<C: Clock> Stripe<C> {
         if self.is_mine() {
             self.return_stock();
         }
-        (Acquire::until(Arc::clone(&self.shared.central.core), ask, deadline), change)
+        (Acquire::until(Arc::clone(&self.shared.central.core), ask.units().units(), deadline), change)
     }
 }
 

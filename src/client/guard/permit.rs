@@ -1,0 +1,94 @@
+//! The proof that a call may be made, and what its answer says.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::gate::{GuardGate, Pass};
+use super::{Guard, Told};
+use crate::client::tells::Tells;
+use crate::client::usage::Usage;
+use crate::clock::{Clock, DefaultClock};
+use crate::decision::{Denied, Standing};
+use crate::limiter::{Core, Permit};
+use crate::units::Cost;
+
+/// Proof that a call may be made now. Hold it until the call is over, and tell it the answer.
+///
+/// Dropped, the call is over: slots are free, the charge of rates stands. One that is dropped without an answer has
+/// taught the guard nothing, and its estimate stands.
+#[must_use = "a permit stands for the call made under it: hold it until the call is over, and let it observe the answer"]
+pub struct Guarded<P, C: Clock = DefaultClock> {
+    core: Arc<Core<GuardGate, C>>,
+    told: Arc<Told>,
+    pass: Pass,
+    /// Gone once it has been settled.
+    permit: Option<P>,
+}
+
+impl<P, C: Clock> Guarded<P, C> {
+    pub(super) fn new<L>(guard: &Guard<L, C>, pass: Pass, permit: P) -> Self {
+        Self { core: Arc::clone(&guard.core), told: Arc::clone(&guard.told), pass, permit: Some(permit) }
+    }
+
+    /// What was reserved for the call.
+    #[must_use]
+    pub const fn reserved(&self) -> Usage {
+        self.pass.usage()
+    }
+
+    /// Takes in what the answer says: everybody who shares the guard obeys it from now on. Once for each answer; what
+    /// comes in two parts, as gRPC's head and trailers, in two.
+    pub fn observe<T: Tells + ?Sized>(&mut self, answer: &T) {
+        let clock = self.core.clock();
+        let unix = Duration::from_nanos(clock.unix_ns().saturating_add(clock.now().as_ns()));
+        if let Some(signals) = answer.signals(self.told.profile, unix) {
+            self.told.hear(&signals);
+            super::answered(&self.core, Some(&self.pass), &signals);
+        }
+    }
+
+    /// The call is over and took this much, in place of what was reserved: more becomes a debt that later calls wait for,
+    /// less is given back. Later estimates go by it. Without this the reservation stands.
+    pub fn settle_usage(self, actual: Usage) {
+        self.core.change(|gate, now| gate.settle(now, &self.pass, actual));
+    }
+}
+
+impl<P, C: Clock> Drop for Guarded<P, C> {
+    fn drop(&mut self) {
+        self.core.improve(|gate, now| gate.over(now, &self.pass));
+    }
+}
+
+impl<P: Permit, C: Clock> Permit for Guarded<P, C> {
+    fn cost(&self) -> Cost {
+        Cost::new(self.pass.usage().requests)
+    }
+
+    /// Settles what the limits hold; zero means that the call was never made.
+    fn settle(mut self, actual: Cost) {
+        if actual == Cost::ZERO {
+            self.core.give_back(self.pass, self.pass.usage());
+        }
+        if let Some(permit) = self.permit.take() {
+            permit.settle(actual);
+        }
+    }
+
+    fn shadowed(&self) -> Option<&Denied> {
+        self.permit.as_ref().and_then(Permit::shadowed)
+    }
+
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        if let Some(permit) = &self.permit {
+            permit.report(visit);
+        }
+    }
+}
+
+impl<P, C: Clock> fmt::Debug for Guarded<P, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded").field("reserved", &self.pass.usage()).finish_non_exhaustive()
+    }
+}

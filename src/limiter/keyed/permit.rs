@@ -1,0 +1,102 @@
+//! The permit of a key.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::alter::Peek;
+use super::flat::Id;
+use super::shard::Shard;
+use crate::algorithm::{Algorithm, Grant, TokenBucket};
+use crate::clock::{Clock, DefaultClock};
+use crate::decision::Standing;
+use crate::limiter::rate::Standings;
+use crate::limiter::{Limiter, Permit, RatePermit, Stored};
+use crate::units::{Cost, Name, Timestamp};
+
+/// Proof that one may act once about a key. Dropped, its charge stands. While it is out, its key is not dropped.
+#[must_use = "a permit stands for the work done under it; a charge alone is `check`"]
+pub struct KeyedPermit<A: Stored, C: Clock = DefaultClock>(Inner<A, C>);
+
+enum Inner<A: Stored, C: Clock> {
+    Limiter(RatePermit<A, C>),
+    Slot(Slot<A, C>),
+}
+
+/// A grant from a slot, and the pin that keeps the slot.
+struct Slot<A: Stored, C: Clock> {
+    shard: Arc<Shard<A, C>>,
+    id: Id,
+    line: usize,
+    grant: Grant,
+    version: u32,
+}
+
+impl<A: Stored, C: Clock> KeyedPermit<A, C> {
+    pub(super) const fn of_limiter(permit: RatePermit<A, C>) -> Self {
+        Self(Inner::Limiter(permit))
+    }
+
+    pub(super) const fn of_slot(
+        shard: Arc<Shard<A, C>>,
+        id: Id,
+        line: usize,
+        grant: Grant,
+        version: u32,
+    ) -> Self {
+        Self(Inner::Slot(Slot { shard, id, line, grant, version }))
+    }
+}
+
+impl<A: Stored, C: Clock> Drop for Slot<A, C> {
+    fn drop(&mut self) {
+        self.shard.unpin(self.line);
+    }
+}
+
+impl<A: Stored, C: Clock> Permit for KeyedPermit<A, C> {
+    fn cost(&self) -> Cost {
+        match &self.0 {
+            Inner::Limiter(permit) => permit.cost(),
+            Inner::Slot(slot) => Cost::new(slot.grant.units),
+        }
+    }
+
+    fn settle(self, actual: Cost) {
+        match self.0 {
+            Inner::Limiter(permit) => permit.settle(actual),
+            Inner::Slot(slot) if actual.units() == slot.grant.units => {}
+            Inner::Slot(slot) => slot.shard.settle(slot.id, slot.grant, slot.version, actual.units()),
+        }
+    }
+
+    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+        match &self.0 {
+            Inner::Limiter(permit) => permit.report(visit),
+            Inner::Slot(slot) => {
+                if let Some(peek) = slot.shard.peek(slot.id) {
+                    peek.tell(slot.shard.common.name.as_ref(), visit);
+                }
+            }
+        }
+    }
+}
+
+impl<A: Stored, C: Clock> Peek<A, C> {
+    pub(super) fn tell(&self, name: Option<&Name>, visit: &mut dyn FnMut(&Standing)) {
+        match self {
+            Self::Limiter(limiter) => Limiter::<()>::report(limiter, &(), visit),
+            Self::Slot(bucket, backlog, now) => standings(bucket, *backlog, *now).tell(name, visit),
+        }
+    }
+}
+
+fn standings(bucket: &TokenBucket, backlog: u64, now: Timestamp) -> Standings {
+    let mut state: <TokenBucket as Algorithm>::State = bucket.resume(now, backlog);
+    Standings::of(bucket, &mut state, now)
+}
+
+impl<A: Stored, C: Clock> fmt::Debug for KeyedPermit<A, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedPermit").field("cost", &self.cost()).finish_non_exhaustive()
+    }
+}
