@@ -1,6 +1,8 @@
 //! The one switch between the standard library's primitives and loom's.
 
 #[cfg(not(tollgate_loom))]
+pub(crate) use std::sync::OnceLock;
+#[cfg(not(tollgate_loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(tollgate_loom))]
 use std::sync::{Mutex as Inner, MutexGuard};
@@ -62,6 +64,34 @@ pub(crate) use loom::thread::yield_now;
 pub(crate) use std::hash::RandomState;
 #[cfg(tollgate_loom)]
 pub(crate) type RandomState = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
+/// The standard library's, with what loom must see of it: whoever finds the value also sees how it was made.
+#[cfg(tollgate_loom)]
+#[derive(Debug)]
+pub(crate) struct OnceLock<T> {
+    is_set: AtomicBool,
+    value: std::sync::OnceLock<T>,
+}
+
+#[cfg(tollgate_loom)]
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { is_set: AtomicBool::new(false), value: std::sync::OnceLock::new() }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
+    }
+
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        if !self.is_set.load(Ordering::Acquire) {
+            let value = self.value.get_or_init(make);
+            self.is_set.store(true, Ordering::Release);
+            return value;
+        }
+        self.value.get_or_init(|| unreachable!("it is set"))
+    }
+}
 
 /// A mutex that a panic elsewhere does not poison: what it guards is consistent whenever foreign code may run.
 #[derive(Debug)]

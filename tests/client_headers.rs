@@ -242,7 +242,8 @@ fn binding(fields: &[(&str, &str)]) -> Budget {
 
 #[test]
 fn throttles_are_told_from_other_refusals() {
-    let throttles: [(u16, &[(&str, &str)], bool); 15] = [
+    type Fields = &'static [(&'static str, &'static str)];
+    let throttles: [(u16, Fields, bool); 15] = [
         (429, &[], true),
         (503, &[], false),
         (503, &[("retry-after", "1")], true),

@@ -1232,7 +1232,7 @@ fn a_refusal_by_one_spends_nothing_of_the_other() {
         [fast.clone().and(slots.clone()).boxed::<()>(), slots.clone().and(fast.clone()).boxed::<()>()];
     for both in &either {
         let Poll::Ready(Err(Error::Denied(denied))) =
-            poll(&mut both.acquire(Ask::ONE.within(Duration::ZERO)))
+            poll(&mut both.acquire(&(), Ask::ONE.within(Duration::ZERO)))
         else {
             panic!("not refused at once")
         };
@@ -1254,7 +1254,7 @@ fn an_ask_that_waits_for_a_rate_holds_no_slot() {
         clock: &ManualClock,
     ) {
         assert!(both.holds());
-        let mut waits = both.acquire(Ask::ONE);
+        let mut waits = both.acquire(&(), Ask::ONE);
         assert!(poll(&mut waits).is_pending());
         assert_eq!((fast.snapshot().waiting, slots.snapshot().remaining), (1, 1));
         assert!(slots.try_acquire(1).is_ok());

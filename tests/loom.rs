@@ -40,6 +40,8 @@ fn model(fewer: usize, run: impl Fn() + Sync + Send + 'static) {
 fn check(preemptions: Option<usize>, run: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = preemptions;
+    // A look for room reads hundreds of slots.
+    builder.max_branches = 20_000;
     builder.check(run);
 }
 

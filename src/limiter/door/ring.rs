@@ -1,8 +1,6 @@
-use std::sync::OnceLock;
-
 use super::{Door, Glance, Sealed};
 use crate::algorithm::{Algorithm, SlidingWindow};
-use crate::sync::{AtomicU64, Ordering, fence, yield_now};
+use crate::sync::{AtomicU64, OnceLock, Ordering, fence, yield_now};
 use crate::units::Timestamp;
 
 /// The head that says the log is behind the lock.

@@ -24,11 +24,9 @@ mod tests;
 mod turn;
 mod word;
 
-use std::sync::OnceLock;
-
 use crate::algorithm::TokenBucket;
 use crate::clock::Clock;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, OnceLock, Ordering};
 use crate::units::Timestamp;
 use lines::{Words, find, swap};
 use reading::{Reading, Says, Scale};
