@@ -164,5 +164,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("|---|---|");
     println!("| layer | {:.0} |", times(&|| call_ns(full.layer(bare), calls)) - floor);
     println!("| layer, no fields | {:.0} |", times(&|| call_ns(plain.layer(bare), calls)) - floor);
+    let spent = TokenBucket::builder(Quota::per_day(1)).name("load").build()?;
+    let full = LimitLayer::http(spent.keyed().by(ClientIp::peer()));
+    let plain = full.clone().without_fields();
+    println!("| layer, refused | {:.0} |", times(&|| call_ns(full.layer(bare), calls)) - floor);
+    println!("| layer, refused, no fields | {:.0} |", times(&|| call_ns(plain.layer(bare), calls)) - floor);
     Ok(())
 }

@@ -7,8 +7,9 @@
 //! | `layer`, `service`, `future`, `body` | the way of a request; the permit goes from one to the next |
 //! | `settle` | what it turns out to have cost |
 //! | `key`, `client_ip`, `peer` | what it is counted by |
-//! | `answer`, `grpc` | what it is answered when it is refused |
+//! | `answer`, `problem`, `grpc` | what it is answered when it is refused |
 //! | `fields`, `tell` | what clients are told on every response |
+//! | `memo` | what of it is the same as before |
 
 mod answer;
 mod body;
@@ -18,7 +19,9 @@ mod future;
 mod grpc;
 mod key;
 mod layer;
+mod memo;
 mod peer;
+mod problem;
 mod service;
 mod settle;
 mod tell;

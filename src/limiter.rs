@@ -140,7 +140,8 @@ pub trait Permit {
         None
     }
 
-    /// Tells where each of the limits that granted it stands now, as [`Limiter::report`] does.
+    /// Tells where each of the limits that granted it stands, as [`Limiter::report`] does, at the time of the grant or
+    /// later: what has been taken since counts, what has come back since need not.
     fn report(&self, _visit: &mut dyn FnMut(&Standing)) {}
 }
 

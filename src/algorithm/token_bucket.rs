@@ -167,6 +167,28 @@ impl Pace {
         Timestamp::from_ns(now.as_ns().saturating_add(ns))
     }
 
+    /// What a bucket of this pace promises.
+    fn policy(self) -> Policy {
+        let full = self.after(Timestamp::ZERO, self.burst_ticks).as_ns();
+        Policy::new(
+            self.burst_ticks / self.ticks_per_unit,
+            (self.ticks_per_ns > 0).then(|| Duration::from_nanos(full)),
+        )
+    }
+
+    fn balance(self, now: Timestamp, backlog: u64) -> Balance {
+        let remaining = self.burst_ticks.saturating_sub(backlog) / self.ticks_per_unit;
+        let debt = backlog.saturating_sub(self.burst_ticks).div_ceil(self.ticks_per_unit);
+        let is_never = self.ticks_per_ns == 0 && backlog > 0;
+        Balance::new(remaining, debt, if is_never { When::Never } else { When::At(self.after(now, backlog)) })
+    }
+
+    /// What a bucket promises and what is left of it, whose word and anchor are these.
+    pub(crate) fn standing(self, anchor: Place, word: u64, now: Timestamp) -> (Policy, Balance) {
+        let backlog = self.freshen(&mut State { word, anchor, before: None }, now);
+        (self.policy(), self.balance(now, backlog))
+    }
+
     /// Brings the word up to now and the anchor with it, and says how far the word is ahead.
     fn freshen(self, state: &mut State, now: Timestamp) -> u64 {
         let elapsed =
@@ -328,16 +350,11 @@ impl Algorithm for TokenBucket {
 
     fn balance(&self, state: &mut State, now: Timestamp) -> Balance {
         let backlog = self.pace.freshen(state, now);
-        let Pace { ticks_per_unit, burst_ticks, .. } = self.pace;
-        let remaining = burst_ticks.saturating_sub(backlog) / ticks_per_unit;
-        let debt = backlog.saturating_sub(burst_ticks).div_ceil(ticks_per_unit);
-        Balance::new(remaining, debt, self.when(now, backlog, u128::from(burst_ticks)))
+        self.pace.balance(now, backlog)
     }
 
     fn policy(&self) -> Policy {
-        let Pace { ticks_per_ns, burst_ticks, .. } = self.pace;
-        let window = (ticks_per_ns > 0).then(|| Duration::from_nanos(burst_ticks.div_ceil(ticks_per_ns)));
-        Policy::new(self.burst, window)
+        self.pace.policy()
     }
 
     fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {

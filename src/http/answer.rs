@@ -6,10 +6,10 @@ use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
-use serde_json::json;
 
 use super::fields::seconds;
 use super::grpc::{self, Code, Retry};
+use super::problem::Problem;
 use crate::decision::{Denied, Reason, Standing};
 use crate::units::Name;
 
@@ -81,16 +81,10 @@ impl Refusal<'_> {
             };
             return grpc::response(self.request, code, self.title(), retry);
         }
-        let mut problem = json!({
-            "type": self.problem_type(),
-            "title": self.title(),
-            "status": self.status().as_u16(),
-        });
-        if let Some(name) = self.violated.as_ref().or(self.limit()).filter(|_| self.is_of_policy()) {
-            problem["violated-policies"] = json!([name.as_str()]);
-        }
-        let mut response = Response::new(Bytes::from(problem.to_string()));
-        *response.status_mut() = self.status();
+        let violated = self.violated.as_ref().or(self.limit()).filter(|_| self.is_of_policy());
+        let (kind, title, status) = (self.problem_type(), self.title(), self.status());
+        let mut response = Response::new(Problem { kind, title, status, violated }.document());
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

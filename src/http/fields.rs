@@ -117,24 +117,52 @@ impl FieldFormat {
     #[must_use]
     pub fn fields(self, told: &[Told], unix_now: Duration) -> HeaderMap {
         let mut fields = HeaderMap::new();
-        self.each(told, || unix_now, &mut |name, value| {
-            fields.insert(name, value);
-        });
+        let mut put = |name, value| drop(fields.insert(name, value));
+        if self.is_list() {
+            if let Some(mut frame) = list::Frame::of(told) {
+                let left = told.iter().map(|told| (told.remaining, told.reset_after));
+                self.put_lists(&mut frame, left, &mut put);
+            }
+        } else {
+            self.put_numbers(told, || unix_now, &mut put);
+        }
         fields
     }
 
-    /// Puts each of the fields.
+    /// Puts each of the fields that tell of `standings`.
     pub(super) fn each(
+        self,
+        standings: &[Standing],
+        unix_now: impl FnOnce() -> Duration,
+        put: &mut dyn FnMut(HeaderName, HeaderValue),
+    ) {
+        if self.is_list() {
+            let left = standings.iter().map(|standing| (standing.remaining, standing.reset_after));
+            list::framed(standings, |frame| self.put_lists(frame, left, put));
+        } else {
+            self.put_numbers(&Told::all(standings), unix_now, put);
+        }
+    }
+
+    fn put_lists(
+        self,
+        frame: &mut list::Frame,
+        left: impl Iterator<Item = (u64, Option<Duration>)>,
+        put: &mut dyn FnMut(HeaderName, HeaderValue),
+    ) {
+        put(POLICY, frame.policies());
+        if let Some(limits) = frame.limits(left, self == Self::DraftNext) {
+            put(LIMITS, limits);
+        }
+    }
+
+    /// The formats without names.
+    fn put_numbers(
         self,
         told: &[Told],
         unix_now: impl FnOnce() -> Duration,
         put: &mut dyn FnMut(HeaderName, HeaderValue),
     ) {
-        if self.is_list() {
-            list::policies(told).into_iter().for_each(|value| put(POLICY, value));
-            list::limits(told, self == Self::DraftNext).into_iter().for_each(|value| put(LIMITS, value));
-            return;
-        }
         let mut put = |name: HeaderName, value: Option<String>| {
             if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
                 put(name, value);

@@ -33,7 +33,7 @@ pub struct HttpFuture<S: Service<Request<B>>, L: Limiter<Parts>, B> {
     shared: Arc<Shared<L>>,
 }
 
-#[pin_project(project = StageProjected, project_replace = StageReplaced)]
+#[pin_project(project = StageProjected)]
 enum Stage<A, S, F, P: Permit, B> {
     Waiting {
         #[pin]
@@ -49,6 +49,8 @@ enum Stage<A, S, F, P: Permit, B> {
     },
     Done,
 }
+
+const POLLED_AGAIN: &str = "a response was polled after it was ready";
 
 /// One of the requests that may wait.
 struct Place(Arc<AtomicUsize>);
@@ -97,21 +99,20 @@ where
             match this.stage.as_mut().project() {
                 StageProjected::Waiting { acquire, call, _place } => {
                     let answer = ready!(acquire.poll(cx));
-                    let (mut service, mut parts, body) =
-                        call.take().expect("a response was polled after it was ready");
+                    // Where it stands until the service is called: moving it about would cost more than deciding.
+                    let (_, parts, _) = call.as_mut().expect(POLLED_AGAIN);
                     let permit = match answer {
                         Ok(permit) => Some(permit),
                         Err(Error::Fault(_)) if options.admits_on_fault => None,
                         Err(error) => {
-                            let tell = Tell::new(options, &mut parts, |request, visit| {
-                                limiter.report(request, visit)
-                            });
-                            let refused = tell.refused(options, &parts, error.denied());
-                            this.stage.as_mut().project_replace(Stage::Done);
+                            let tell =
+                                Tell::new(options, parts, |request, visit| limiter.report(request, visit));
+                            let refused = tell.refused(options, parts, error.denied());
+                            this.stage.set(Stage::Done);
                             return Poll::Ready(Ok(refused.map(Body::refused)));
                         }
                     };
-                    let tell = Tell::new(options, &mut parts, |request, visit| match &permit {
+                    let tell = Tell::new(options, parts, |request, visit| match &permit {
                         // The permit knows without looking for the key again, but not of what was only on trial.
                         Some(permit) if !options.tells_shadow => permit.report(visit),
                         _ => limiter.report(request, visit),
@@ -125,12 +126,13 @@ where
                     }
                     // Held before the service is called: if it panics, the permit is dropped as the stack unwinds.
                     let held = Some(Held::new(permit, charge));
+                    let (mut service, parts, body) = call.take().expect(POLLED_AGAIN);
                     let response = service.call(Request::from_parts(parts, body));
-                    this.stage.as_mut().project_replace(Stage::Running { response, held, tell: Some(tell) });
+                    this.stage.set(Stage::Running { response, held, tell: Some(tell) });
                 }
                 StageProjected::Running { response, held, tell } => {
                     let response = ready!(response.poll(cx));
-                    let mut held = held.take().expect("a response was polled after it was ready");
+                    let mut held = held.take().expect(POLLED_AGAIN);
                     let response = response?;
                     let (mut parts, body) = response.into_parts();
                     if let Some(settle) = &options.settle {
@@ -141,7 +143,7 @@ where
                     }
                     return Poll::Ready(Ok(Response::from_parts(parts, Body::served(body, held))));
                 }
-                StageProjected::Done => panic!("a response was polled after it was ready"),
+                StageProjected::Done => panic!("{POLLED_AGAIN}"),
             }
         }
     }

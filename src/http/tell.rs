@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, response};
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::answer::{Refusal, put_retry_after};
 use super::fields::Told;
@@ -13,9 +14,12 @@ use super::layer::{Existing, Options};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Denied, Reason, Standing};
 
+/// Mostly there is one limit.
+type Standings = SmallVec<[Standing; 1]>;
+
 /// Where the limits of one request stood when it was decided.
 pub(super) struct Tell {
-    standings: Vec<Standing>,
+    standings: Standings,
     /// Whether another layer will tell of its own limits on the same response.
     inside: bool,
 }
@@ -27,7 +31,7 @@ struct Outside;
 /// In the extensions of a response: what a layer has told, for the layer outside of it to tell together with its own.
 #[derive(Clone)]
 struct Shown {
-    standings: Vec<Standing>,
+    standings: Standings,
     /// What the format it told in calls its fields.
     names: &'static [HeaderName],
     /// The fields that were there before, which are the handler's.
@@ -40,7 +44,7 @@ impl Tell {
         request: &mut Parts,
         report: impl FnOnce(&Parts, &mut dyn FnMut(&Standing)),
     ) -> Self {
-        let mut standings = Vec::new();
+        let mut standings = Standings::new();
         if options.format.is_none() {
             return Self { standings, inside: false };
         }
@@ -64,13 +68,14 @@ impl Tell {
             // What refused comes back when the client may: no earlier and no later.
             self.standings[refuser].reset_after = Some(wait);
         }
-        let violated = refuser.and_then(|refuser| Told::all(&self.standings).into_iter().nth(refuser));
+        let violated = refuser.and_then(|refuser| Told::all(&self.standings[..=refuser]).pop());
         let violated = violated.map(|told| told.name);
         let refusal =
             Refusal { request, denied, standings: &self.standings, status: options.status, violated };
         let (response, existing) = match &options.answer {
             Some(answer) => (answer(&refusal), Existing::Keep),
-            None => (refusal.response(), Existing::Override),
+            // It has none of them.
+            None => (refusal.response(), Existing::Append),
         };
         let retry_after = if refusal.is_grpc() { None } else { refusal.retry_after() };
         let (mut parts, body) = response.into_parts();
@@ -98,11 +103,14 @@ impl Tell {
     fn put_beside(mut self, existing: Existing, options: &Options, response: &mut response::Parts) {
         let Some(format) = options.format.filter(|_| !self.standings.is_empty()) else { return };
         let (names, headers) = (format.names(), &mut response.headers);
+        // The handler's fields matter to a layer outside of this one, and where ours may not be beside them.
+        let own_matter = self.inside || existing == Existing::Keep || !format.is_list();
         let own = match response.extensions.remove::<Shown>() {
+            None if !own_matter => Vec::new(),
             None => all_of(names, headers),
             // In another format the inner layer's fields stay beside ours, and are not the handler's.
             Some(inner) if inner.names != names => {
-                self.standings.splice(0..0, inner.standings);
+                self.standings.insert_many(0, inner.standings);
                 all_of(names, headers)
             }
             Some(inner) => {
@@ -111,7 +119,7 @@ impl Tell {
                 for (name, value) in &inner.own {
                     headers.append(name, value.clone());
                 }
-                self.standings.splice(0..0, inner.standings);
+                self.standings.insert_many(0, inner.standings);
                 inner.own
             }
         };
@@ -125,7 +133,7 @@ impl Tell {
             if existing == Existing::Override {
                 names.iter().for_each(|name| drop(headers.remove(name)));
             }
-            format.each(&Told::all(&self.standings), unix_now, &mut |name, value| {
+            format.each(&self.standings, unix_now, &mut |name, value| {
                 headers.append(name, value);
             });
         }

@@ -8,7 +8,10 @@ pub use word::Word;
 
 use std::fmt;
 
-use crate::algorithm::{Algorithm, Any, FixedWindow, Joint, SlidingCounter, SlidingWindow, TokenBucket};
+use crate::algorithm::{
+    Algorithm, Any, Balance, FixedWindow, Joint, SlidingCounter, SlidingWindow, TokenBucket,
+};
+use crate::decision::Policy;
 use crate::units::Timestamp;
 
 /// Says where a limiter over this algorithm keeps the state. For an algorithm of your own:
@@ -45,6 +48,11 @@ pub trait Door<A: Algorithm>: Send + Sync + fmt::Debug + 'static {
     #[doc(hidden)]
     #[inline]
     fn not_by(&self, _horizon: Timestamp, _cost: u64) -> Option<Timestamp> {
+        None
+    }
+    /// What its one limit promises and what is left of it, if that is known. Takes nothing.
+    #[doc(hidden)]
+    fn standing(&self, _now: Timestamp) -> Option<(Policy, Balance)> {
         None
     }
     /// Shuts the door and moves what was behind it into `state`.

@@ -300,7 +300,7 @@ impl<K: ?Sized, A: Stored, C: Clock> Limiter<K> for RateLimiter<A, C> {
     }
 
     fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {
-        self.core.with_gate(RateGate::standings).tell(self.core.name(), visit);
+        Standings::seen(&self.core, self.core.clock().now()).tell(self.core.name(), visit);
     }
 }
 
@@ -352,7 +352,7 @@ impl<A: Stored, C: Clock> Permit for RatePermit<A, C> {
     }
 
     fn report(&self, visit: &mut dyn FnMut(&Standing)) {
-        self.core.with_gate(RateGate::standings).tell(self.core.name(), visit);
+        Standings::seen(&self.core, self.grant.at).tell(self.core.name(), visit);
     }
 }
 

@@ -1,13 +1,19 @@
 //! What the HTTP layer tells where layers, hooks, overflows and full lines meet: each was wrong once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::edge::*;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Response};
 use axum::routing::get;
 use hyper::body::Bytes;
+use tollgate::clock::ManualTimer;
 use tollgate::http::{Existing, FieldFormat, Header};
-use tollgate::{Concurrency, LimitLayer, LimiterExt, Line, ManualClock, Order, Quota, TokenBucket};
+use tollgate::{
+    Clock, Concurrency, LimitLayer, LimiterExt, Line, ManualClock, Order, Quota, Timestamp, TokenBucket,
+};
 
 #[tokio::test]
 async fn fields_of_the_handler_survive_two_layers() {
@@ -187,4 +193,72 @@ async fn a_grpc_refusal_repeats_nothing_of_the_clients_words() {
     let mut no_call = grpc("application/grpc");
     *no_call.method_mut() = Method::GET;
     assert_eq!(call(&app, no_call).await.status.as_u16(), 429, "what is no call is not answered 200");
+}
+
+/// More than are remembered. Planted: frames found by the name alone, and by the promise alone.
+#[tokio::test]
+async fn limits_that_share_a_name_or_a_promise_are_told_each_its_own() {
+    let clock = ManualClock::new();
+    let limits: Vec<(String, i64)> = (0..40).map(|n| (format!("limit-{}", n / 2), 5 + n % 2)).collect();
+    let app = |(name, units): &(String, i64)| {
+        hello(LimitLayer::http(bucket(name, Quota::per_hour(units.unsigned_abs()), &clock)))
+    };
+    let apps: Vec<Router> = limits.iter().map(app).collect();
+    for taken in 1..=3 {
+        for ((name, units), app) in limits.iter().zip(&apps) {
+            let answer = call(app, request("/")).await;
+            let policy = format!("\"{name}\";q={units};w=3600");
+            assert_eq!(answer.field("ratelimit-policy"), Some(policy.as_str()));
+            assert_eq!(answer.left(), [(name.clone(), units - taken)]);
+        }
+    }
+}
+
+/// More than are remembered. Planted: documents found by the name alone, and by the status alone.
+#[tokio::test]
+async fn refusals_by_one_name_or_with_one_status_say_each_its_own() {
+    let clock = ManualClock::new();
+    let limits: Vec<(String, u16)> = (0..40).map(|n| (format!("limit-{}", n / 2), 429 + n % 2)).collect();
+    for (name, status) in limits.iter().chain(&limits) {
+        let layer = LimitLayer::http(bucket(name, Quota::per_hour(1), &clock));
+        let app = hello(layer.status((*status).try_into().unwrap()));
+        assert!(call(&app, request("/")).await.status.is_success());
+        let refused = call(&app, request("/")).await;
+        assert_eq!(refused.status.as_u16(), *status);
+        assert_eq!(refused.json()["status"], *status);
+        assert_eq!(refused.json()["violated-policies"], serde_json::json!([name]));
+    }
+}
+
+/// A clock that counts how often it is read.
+#[derive(Debug, Clone, Default)]
+struct Counted {
+    clock: ManualClock,
+    readings: Arc<AtomicUsize>,
+}
+
+impl Clock for Counted {
+    type Timer = ManualTimer;
+
+    fn now(&self) -> Timestamp {
+        self.readings.fetch_add(1, Ordering::Relaxed);
+        self.clock.now()
+    }
+
+    fn timer(&self) -> Option<ManualTimer> {
+        self.clock.timer()
+    }
+}
+
+/// Planted: a permit that tells through the lock.
+#[tokio::test]
+async fn a_request_that_is_admitted_and_told_of_reads_the_clock_once() {
+    let clock = Counted::default();
+    let limit = TokenBucket::builder(Quota::per_hour(10)).clock(clock.clone()).build().unwrap();
+    let app = hello(LimitLayer::http(limit));
+    for left in (0..10).rev() {
+        let before = clock.readings.load(Ordering::Relaxed);
+        assert_eq!(call(&app, request("/")).await.left(), [("default".to_owned(), left)]);
+        assert_eq!(clock.readings.load(Ordering::Relaxed), before + 1);
+    }
 }

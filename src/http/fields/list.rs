@@ -1,48 +1,108 @@
 //! The lists of named items of draft 08 and later.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use ::http::HeaderValue;
-use sfv::{ListSerializer, StringRef};
+use sfv::{ItemSerializer, ListSerializer, StringRef};
 
-use super::{Told, integer, key, seconds};
+use super::{Told, capped, integer, key, seconds};
+use crate::decision::{Policy, Standing};
+use crate::http::memo::Memo;
+use crate::units::Name;
 
 /// Room for most fields: they are written without growing.
 const USUAL: usize = 96;
-/// How many policies a thread remembers: as many as routes and tiers in most services.
-const REMEMBERED: usize = 16;
+
+/// What is told of some limits, but for the numbers that change with each response.
+pub(super) struct Frame {
+    policies: HeaderValue,
+    items: Vec<Item>,
+    /// Where the numbers are put between the rest.
+    text: String,
+}
+
+/// What stands before the numbers of a limit, and after them.
+struct Item {
+    before: String,
+    after: String,
+}
+
+/// What a limit is called, and what it promises.
+type Promise = (Option<Name>, Policy);
 
 thread_local! {
-    /// Policies that were told before. They change when a quota does, and are told with every response.
-    static BEFORE: RefCell<Vec<(Vec<Told>, HeaderValue)>> = const { RefCell::new(Vec::new()) };
+    /// Frames of before: they change when a quota does.
+    static KNOWN: RefCell<Memo<Vec<Promise>, Option<Frame>>> = const { RefCell::new(Memo::new()) };
 }
 
-/// What the limits promise.
-pub(super) fn policies(told: &[Told]) -> Option<HeaderValue> {
-    if told.iter().any(|told| told.partition.is_some()) {
-        return write_policies(told);
+/// Calls `with` with the frame of `standings`.
+pub(super) fn framed<R>(standings: &[Standing], with: impl FnOnce(&mut Frame) -> R) -> Option<R> {
+    let is_of = |known: &Vec<Promise>| {
+        let promise = |one: &Promise, of: &Standing| one.1 == of.policy && one.0 == of.limit;
+        known.len() == standings.len() && known.iter().zip(standings).all(|(one, of)| promise(one, of))
+    };
+    let make = || {
+        let promises = standings.iter().map(|of| (of.limit.clone(), of.policy)).collect();
+        (promises, Frame::of(&Told::all(standings)))
+    };
+    KNOWN.with_borrow_mut(|known| known.find_or_make(is_of, make).as_mut().map(with))
+}
+
+impl Frame {
+    pub(super) fn of(told: &[Told]) -> Option<Self> {
+        let items = told.iter().map(Item::of).collect::<Option<_>>()?;
+        Some(Self { policies: policies(told)?, items, text: String::with_capacity(USUAL) })
     }
-    BEFORE.with_borrow_mut(|before| {
-        if let Some((_, value)) = before.iter().find(|(known, _)| promise_alike(known, told)) {
-            return Some(value.clone());
+
+    /// What the limits promise.
+    pub(super) fn policies(&self) -> HeaderValue {
+        self.policies.clone()
+    }
+
+    /// What is left of the limits: so many units each, and when all of them will be there again.
+    pub(super) fn limits(
+        &mut self,
+        left: impl Iterator<Item = (u64, Option<Duration>)>,
+        next: bool,
+    ) -> Option<HeaderValue> {
+        let (available, window) = if next { (";a=", ";w=") } else { (";r=", ";t=") };
+        let mut digits = itoa::Buffer::new();
+        self.text.clear();
+        for (item, (remaining, reset_after)) in self.items.iter().zip(left) {
+            if !self.text.is_empty() {
+                self.text.push_str(", ");
+            }
+            self.text.push_str(&item.before);
+            self.text.push_str(available);
+            self.text.push_str(digits.format(capped(remaining)));
+            if let Some(wait) = reset_after {
+                self.text.push_str(window);
+                self.text.push_str(digits.format(seconds(wait)));
+            }
+            self.text.push_str(&item.after);
         }
-        let value = write_policies(told)?;
-        if before.len() == REMEMBERED {
-            before.remove(0);
-        }
-        before.push((told.to_vec(), value.clone()));
-        Some(value)
-    })
+        HeaderValue::from_str(&self.text).ok()
+    }
 }
 
-fn promise_alike(one: &[Told], other: &[Told]) -> bool {
-    let promise = |told: &Told| (told.limit, told.window, told.concurrent);
-    one.len() == other.len()
-        && one.iter().zip(other).all(|(one, other)| promise(one) == promise(other) && one.name == other.name)
+impl Item {
+    fn of(told: &Told) -> Option<Self> {
+        let name = StringRef::from_str(told.name.as_str()).ok()?;
+        let before = ItemSerializer::new().bare_item(name).finish();
+        let mut item = ItemSerializer::new().bare_item(name);
+        if let Some(partition) = &told.partition {
+            item = item.parameter(key("pk"), partition.as_slice());
+        }
+        let after = item.finish().split_off(before.len());
+        Some(Self { before, after })
+    }
 }
 
-fn write_policies(told: &[Told]) -> Option<HeaderValue> {
-    write(told, |list, told| {
+fn policies(told: &[Told]) -> Option<HeaderValue> {
+    let mut text = String::with_capacity(USUAL);
+    let mut list = ListSerializer::with_buffer(&mut text);
+    for told in told {
         let mut item = list.bare_item(StringRef::from_str(told.name.as_str()).ok()?);
         item = item.parameter(key("q"), integer(told.limit));
         if told.concurrent {
@@ -54,35 +114,7 @@ fn write_policies(told: &[Told]) -> Option<HeaderValue> {
         if let Some(partition) = &told.partition {
             let _ = item.parameter(key("pk"), partition.as_slice());
         }
-        Some(())
-    })
-}
-
-/// What is left of the limits.
-pub(super) fn limits(told: &[Told], next: bool) -> Option<HeaderValue> {
-    let (available, window) = if next { ("a", "w") } else { ("r", "t") };
-    write(told, |list, told| {
-        let mut item = list.bare_item(StringRef::from_str(told.name.as_str()).ok()?);
-        item = item.parameter(key(available), integer(told.remaining));
-        if let Some(wait) = told.reset_after {
-            item = item.parameter(key(window), integer(seconds(wait)));
-        }
-        if let Some(partition) = &told.partition {
-            let _ = item.parameter(key("pk"), partition.as_slice());
-        }
-        Some(())
-    })
-}
-
-fn write(
-    told: &[Told],
-    mut each: impl FnMut(&mut ListSerializer<&mut String>, &Told) -> Option<()>,
-) -> Option<HeaderValue> {
-    let mut text = String::with_capacity(USUAL);
-    let mut list = ListSerializer::with_buffer(&mut text);
-    for told in told {
-        each(&mut list, told)?;
     }
-    let _ = list.finish();
+    list.finish()?;
     HeaderValue::from_str(&text).ok()
 }

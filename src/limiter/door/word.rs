@@ -1,5 +1,6 @@
 use super::{Door, Glance, Sealed};
-use crate::algorithm::{Algorithm, Pace, Place, Step, TokenBucket};
+use crate::algorithm::{Algorithm, Balance, Pace, Place, Step, TokenBucket};
+use crate::decision::Policy;
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::units::Timestamp;
 
@@ -28,17 +29,17 @@ pub struct Word {
     burst_ticks: AtomicU64,
 }
 
-/// What one look at the word has shown.
+/// What the word was, and what it is read by.
 struct Sight {
     word: u64,
     pace: Pace,
-    step: Step,
+    anchor: Place,
 }
 
 impl Word {
-    /// Reads the word and what it says, unless the state is behind the lock.
+    /// Reads the word, unless the state is behind the lock.
     #[inline]
-    fn see(&self, now: Timestamp, cost: u64) -> Option<Sight> {
+    fn see(&self) -> Option<Sight> {
         // Acquire: what the word is read by was written before it was released.
         let word = self.word.load(Ordering::Acquire);
         if word == HELD {
@@ -53,7 +54,7 @@ impl Word {
             at_ns: self.anchor_ns.load(Ordering::Relaxed),
             ticks: self.anchor_ticks.load(Ordering::Relaxed),
         };
-        Some(Sight { word, pace, step: pace.step(anchor, word, now, cost) })
+        Some(Sight { word, pace, anchor })
     }
 
     /// Whether the word is what it was, and so were the readings it was read by.
@@ -80,8 +81,8 @@ impl Door<TokenBucket> for Word {
     #[inline]
     fn look(&self, now: Timestamp, cost: u64) -> Glance {
         loop {
-            let Some(Sight { word, pace, step }) = self.see(now, cost) else { return Glance::Shut };
-            match step {
+            let Some(Sight { word, pace, anchor }) = self.see() else { return Glance::Shut };
+            match pace.step(anchor, word, now, cost) {
                 Step::Go(next) => {
                     let next = next.wrapping_add(u64::from(next == HELD));
                     let swapped = self.word.compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed);
@@ -101,11 +102,19 @@ impl Door<TokenBucket> for Word {
 
     #[inline]
     fn not_by(&self, horizon: Timestamp, cost: u64) -> Option<Timestamp> {
-        match self.see(horizon, cost)? {
-            Sight { word, pace, step: Step::After(ticks) } if self.is_still(word) => {
-                Some(pace.after(horizon, ticks))
-            }
+        let Sight { word, pace, anchor } = self.see()?;
+        match pace.step(anchor, word, horizon, cost) {
+            Step::After(ticks) if self.is_still(word) => Some(pace.after(horizon, ticks)),
             _ => None,
+        }
+    }
+
+    fn standing(&self, now: Timestamp) -> Option<(Policy, Balance)> {
+        loop {
+            let Sight { word, pace, anchor } = self.see()?;
+            if self.is_still(word) {
+                return Some(pace.standing(anchor, word, now));
+            }
         }
     }
 

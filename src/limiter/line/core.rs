@@ -23,7 +23,7 @@ const HORIZON_PAYS_NS: u64 = 20_000_000;
 
 /// A limit: its gate, its line, its clock. Handles share one in an [`Arc`].
 pub(crate) struct Core<G: Gate, C: Clock> {
-    door: G::Door,
+    pub(in crate::limiter) door: G::Door,
     /// The last ask was refused for long: the next is likely to be, and looks at the clock's horizon first. A hint.
     is_spent: AtomicBool,
     clock: C,
@@ -139,7 +139,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
         }
     }
 
-    /// Until when an ask waits that waits no longer than that, counted from now; `None`: for as long as it takes.
+    /// Until when an ask waits that waits no longer than that. Zero: not at all; `None`: for as long as it takes.
     #[inline]
     pub(crate) fn deadline(&self, max_wait: Option<Duration>) -> Option<Timestamp> {
         match max_wait? {
@@ -179,11 +179,12 @@ impl<G: Gate, C: Clock> Core<G, C> {
         waker: &Waker,
         is_thread: bool,
     ) -> Result<Told<G>, Ticket> {
-        if load.units() > 0 {
-            let now = self.glance_time();
-            if G::look(&self.door, now, load) == Glance::Go {
-                return Ok(Ok(G::grant_at_door(now, load)));
-            }
+        if deadline == Some(Timestamp::ZERO) {
+            return Ok(self.take(load, |grant| grant));
+        }
+        let now = self.glance_time();
+        if load.units() > 0 && G::look(&self.door, now, load) == Glance::Go {
+            return Ok(Ok(G::grant_at_door(now, load)));
         }
         // Made and dropped outside the lock, as every waker is.
         let mut newcomer = Some(Waiter::new(load, deadline, waker.clone(), is_thread));
