@@ -46,7 +46,7 @@ enum Op {
 /// Quotas whose states a slot keeps exactly.
 fn quota() -> impl Strategy<Value = Quota> {
     prop_oneof![
-        (1_u64..20, 1_u64..30).prop_map(|(rate, burst)| Quota::per_second(rate).burst(burst)),
+        (1_u64..17, 1_u64..30).prop_map(|(rate, burst)| Quota::per_second(rate).burst(burst)),
         (1_u64..7).prop_map(|rate| Quota::per_hour(rate * 10)),
         (1_u64..100).prop_map(|burst| Quota::every(Duration::from_micros(7)).burst(burst)),
         (1_u64..5).prop_map(Quota::once),
@@ -228,6 +228,20 @@ impl Play {
             Op::Settle(..) | Op::Drop(_) => {}
         }
         assert!(self.keyed.len() <= self.most_keys);
+        self.forget_unknown();
+    }
+
+    /// What the limit keeps nothing of is as new, and starts under the quota there is when it comes again.
+    fn forget_unknown(&mut self) {
+        let (keyed, clock, quota, own) = (&self.keyed, &self.clock, self.quota, &self.own);
+        self.exact.retain(|key, known| {
+            let is_known = keyed.snapshot(key).is_some();
+            if !is_known {
+                let fresh = exact(own.get(key).copied().unwrap_or(quota), clock);
+                assert_eq!(known.snapshot(), fresh.snapshot(), "the state of {key} has been dropped");
+            }
+            is_known
+        });
     }
 }
 
@@ -260,7 +274,7 @@ proptest! {
     /// a unit later.
     #[test]
     fn where_ticks_are_coarse_a_slot_errs_towards_refusing(
-        (count, days, burst) in (1_u64..2_000, 1_u64..400, 1_u64..50),
+        (count, days, burst) in (50_u64..2_000, 1_u64..50, 1_u64..50),
         asks in prop::collection::vec((span(), 1_u64..5), 1..200),
     ) {
         let quota = Quota::per(count, Duration::from_secs(86_400 * days)).burst(burst * 7);
@@ -283,11 +297,9 @@ proptest! {
                     let Some(wait) = denied.retry_after() else { continue };
                     let wait_exact = oracle.ready_in(units).unwrap();
                     prop_assert!(wait >= wait_exact);
-                    let late = NS * u32::try_from(2 * tick_ns * (units_admitted + burst * 7 + units)).unwrap();
+                    let late = Duration::from_nanos(2 * tick_ns * (units_admitted + burst * 7 + units));
                     prop_assert!(wait <= wait_exact + late, "{:?} for {:?}", wait, wait_exact);
-                    let before = clock.clone();
                     prop_assert!(wait > Duration::ZERO);
-                    drop(before);
                 }
             }
         }
@@ -314,12 +326,12 @@ fn no_state_comes_back_when_the_circle_has_gone_round() {
             }
             for off in [-1_000_i64, -1, 0, 1, 1_000] {
                 let ns = (CIRCLE / 16 * sixteenths).saturating_add_signed(off);
-                clock.advance(Duration::from_secs(86_400) + Duration::from_nanos(ns) * 64);
+                clock.advance(Duration::from_secs(86_401) + Duration::from_nanos(ns) * 64);
                 for key in (0..200).filter(|key| (key + ns) % 2 == 0) {
                     assert_eq!(keyed.check(&key, burst), Ok(()), "{quota} after {sixteenths}");
                 }
             }
-            clock.advance(Duration::from_secs(86_400));
+            clock.advance(Duration::from_secs(86_401));
         }
     }
 }
@@ -328,8 +340,9 @@ fn no_state_comes_back_when_the_circle_has_gone_round() {
 fn a_change_of_quota_reaches_every_key_wherever_it_is() {
     let clock = ManualClock::new();
     let keyed = exact(Quota::per_second(10).burst(10), &clock).keyed::<u64>().max_keys(10_000);
+    let spent = |key: u64| 1 + key % 10;
     for key in 0..5_000 {
-        keyed.check(&key, key % 11).unwrap();
+        keyed.check(&key, spent(key)).unwrap();
     }
     let held: Vec<_> = (0..100).map(|key| keyed.of(&key).unwrap().unwrap()).collect();
     clock.advance(Duration::from_millis(150));
@@ -337,13 +350,15 @@ fn a_change_of_quota_reaches_every_key_wherever_it_is() {
     clock.advance(Duration::from_millis(1));
     drop(held);
     for key in 0..5_000 {
-        // A unit and a half came back under the old quota; the new burst adds two.
-        let halves = (2 * (12 - key % 11) + 3).min(24);
+        // A unit and a half came back under the old quota; what is left stays.
+        let halves = (2 * (10 - spent(key)) + 3).min(20);
         let snapshot = keyed.snapshot(&key).unwrap();
         assert_eq!((snapshot.remaining, snapshot.capacity), (halves / 2, 12), "{key}");
     }
     // And back, through quotas that no word can say exactly.
-    for quota in [Quota::per_day(7).burst(1 << 41), Quota::once(1 << 50), Quota::per_second(10).burst(10)] {
+    for quota in
+        [Quota::per_second(1_000_000).burst(1 << 43), Quota::once(1 << 50), Quota::per_second(10).burst(10)]
+    {
         keyed.set_quota(quota).unwrap();
     }
     for key in 0..5_000 {

@@ -183,7 +183,7 @@ where
     /// The same kind of limit with at most `keys` keys, all of them new. 100,000 unless set; at least one.
     ///
     /// A key of a token bucket takes 16 bytes, whatever it is like: all of them at once, when the first key comes. One
-    /// that waits in line, owes much, has a quota of its own or of a tier, or whose handle somebody holds
+    /// that waits in line, owes, has a quota of its own or of a tier, or whose handle somebody holds
     /// ([`of`](Keyed::of)), takes up to 700 more until that is over; so does each key of another algorithm, and what
     /// its windows remember. Keys of a quota whose `initial` is below its burst never become as new: they are never
     /// dropped.

@@ -117,7 +117,7 @@ impl<A: Stored, C: Clock> Shard<A, C> {
         }
     }
 
-    /// Alters the state in a slot. `false`: it has none, or a word could not say the outcome.
+    /// Alters the state in a slot. `false`: it has none, or would owe, which no slot says.
     fn alter(&self, id: Id, act: impl Fn(&TokenBucket, &mut BucketState, Timestamp, u32)) -> bool {
         let Some(flat) = &self.common.flat else { return false };
         let mut kept = self.kept().lock();
@@ -134,7 +134,7 @@ impl<A: Stored, C: Clock> Shard<A, C> {
             match flat.rewrite(&live, bucket.backlog(&state, now), now.as_ns()) {
                 Rewrite::Done => return true,
                 Rewrite::Again => {}
-                Rewrite::TooMuch => return false,
+                Rewrite::Debt => return false,
             }
         }
     }

@@ -228,10 +228,10 @@ impl Flat {
         (reading.bucket, reading.backlog(live.ahead))
     }
 
-    /// Writes a live slot again, with this backlog; fails if it is not as it was, or a word cannot say so much.
+    /// Writes a live slot again, with this backlog; fails if it is not as it was, or that is a debt.
     pub(super) fn rewrite(&self, live: &Live, backlog: u64, now_ns: u64) -> Rewrite {
         let reading = self.readings.read(live.version);
-        let Some(ahead) = reading.ahead_of(backlog) else { return Rewrite::TooMuch };
+        let Some(ahead) = reading.ahead_of(backlog) else { return Rewrite::Debt };
         let time = reading.scale.time(live.head.turned_ns(), ahead, now_ns);
         let next = Word::new(live.word.fingerprint(), live.word.generation(), time);
         let slot = &self.words().line(live.seat.line as u64)[live.seat.slot];
@@ -260,8 +260,8 @@ impl Flat {
 pub(super) enum Rewrite {
     Done,
     Again,
-    /// More than a word can say.
-    TooMuch,
+    /// It owes: that is kept in the map.
+    Debt,
 }
 
 /// How a newcomer starts.

@@ -108,7 +108,7 @@ impl Flat {
         swap(slot, before, Word::away(id.fingerprint())).then_some(seat)
     }
 
-    /// Puts the state of a key into a place, or back in place of its mark, if a word can say so much. Under the lock of its
+    /// Puts the state of a key into a place, or back in place of its mark, if it owes nothing. Under the lock of its
     /// shard.
     pub(in crate::limiter::keyed) fn bring_back(
         &self,

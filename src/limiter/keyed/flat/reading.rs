@@ -196,17 +196,18 @@ impl Reading {
         rescaled(ahead, self.scale.unit, self.bucket.pace.ticks_per_unit)
     }
 
-    /// How far ahead a backlog of the bucket's own is, if a slot can say so.
+    /// How far ahead a backlog of the bucket's own is. `None` for a debt: under another quota it may be longer than the
+    /// circle, so that it is none of a slot's business.
     pub(super) fn ahead_of(&self, backlog: u64) -> Option<u64> {
-        Some(rescaled(backlog, self.bucket.pace.ticks_per_unit, self.scale.unit))
-            .filter(|ahead| *ahead <= AHEAD_MAX)
+        let ahead = rescaled(backlog, self.bucket.pace.ticks_per_unit, self.scale.unit);
+        (backlog <= self.bucket.pace.burst_ticks).then(|| ahead.min(self.scale.burst))
     }
 
     /// What `ahead` under `before` at the time of the change is now, under this.
     pub(super) fn carried(&self, before: &Self, ahead: u64, changed: Timestamp, now_ns: u64) -> u64 {
         let state = before.bucket.resume(changed, before.backlog(ahead));
         let backlog = before.bucket.carry(self.bucket, state, changed);
-        let ahead = self.ahead_of(backlog).unwrap_or(AHEAD_MAX);
+        let ahead = self.ahead_of(backlog).unwrap_or(self.scale.burst);
         self.scale.left(ahead, changed.as_ns(), now_ns)
     }
 }
