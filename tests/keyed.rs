@@ -12,7 +12,7 @@ use std::time::Duration;
 use tollgate::algorithm::{Algorithm, Any, FromQuota, Joint, When};
 use tollgate::{
     Census, Keyed, Limiter, LimiterExt, ManualClock, Permit, Policy, Quota, RateLimiter, Reason,
-    SlidingWindow, Standing, Tier, Timestamp, TokenBucket, TryLimiter,
+    SlidingWindow, Standing, Tier, Timestamp, TokenBucket,
 };
 
 /// Counts what is allocated, to tell what a key costs.
@@ -99,7 +99,7 @@ fn a_change_of_tier_reaches_those_who_wait() {
     let mut wait = pin!(keyed.acquire(&1, 1));
     let mut context = Context::from_waker(Waker::noop());
     assert!(wait.as_mut().poll(&mut context).is_pending());
-    keyed.set_quota_of(1, Quota::per_second(1)).unwrap();
+    keyed.set_quota_of(&1, Quota::per_second(1)).unwrap();
     clock.advance(Duration::from_secs(1));
     assert!(wait.as_mut().poll(&mut context).is_ready());
 }
@@ -109,15 +109,15 @@ fn single_keys_have_quotas_of_their_own_and_lose_them_with_what_they_spent() {
     let _alone = alone();
     let (keyed, _clock) = windows(Quota::per_hour(5));
     assert_eq!(spend(&keyed, 1), 5);
-    keyed.set_quota_of(1, Quota::per_hour(8)).unwrap();
-    keyed.set_quota_of(2, Quota::per_hour(8)).unwrap();
+    keyed.set_quota_of(&1, Quota::per_hour(8)).unwrap();
+    keyed.set_quota_of(&2, Quota::per_hour(8)).unwrap();
     assert_eq!(spend(&keyed, 1), 3);
     assert_eq!(spend(&keyed, 2), 8);
-    keyed.set_quota_of(2, Quota::per_hour(9)).unwrap();
+    keyed.set_quota_of(&2, Quota::per_hour(9)).unwrap();
     assert_eq!(spend(&keyed, 2), 1);
     keyed.set_quota(Quota::per_hour(100)).unwrap();
     assert_eq!(spend(&keyed, 2), 0, "its own stays its own");
-    keyed.exempt(2);
+    keyed.exempt(&2);
     assert_eq!(spend(&keyed, 2), 1_000);
     assert!(keyed.of(&2).unwrap().is_none());
     assert!(keyed.try_acquire(&2, 1).unwrap().is_none());
@@ -126,7 +126,7 @@ fn single_keys_have_quotas_of_their_own_and_lose_them_with_what_they_spent() {
     keyed.forget_quota_of(&1);
     assert_eq!(spend(&keyed, 1), 92);
     assert_eq!(spend(&keyed, 2), 91, "the nine it had spent of its own quota");
-    assert!(keyed.set_quota_of(3, Quota::per_hour(0)).is_err());
+    assert!(keyed.set_quota_of(&3, Quota::per_hour(0)).is_err());
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn keys_with_several_windows_go_on_by_their_windows() {
     assert_eq!(left(&keyed), [10, 5], "the minute is new");
     keyed.change_tier(Tier::DEFAULT, &joint(&[Quota::per_hour(20), Quota::per_day(30)]));
     assert_eq!(left(&keyed), [10, 30], "the other takes over from the minute, of which nothing was spent");
-    keyed.change_of(1, joint(&[Quota::per_hour(12)]));
+    keyed.change_of(&1, joint(&[Quota::per_hour(12)]));
     assert_eq!(left(&keyed), [2]);
 }
 

@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tollgate::{
     Ask, BoxLimiter, Concurrency, Cost, Denied, Error, FixedWindow, Limiter, LimiterExt, Line, ManualClock,
     Order, Permit, Quota, RateLimiter, Reason, SlidingCounter, SlidingWindow, Stored, TokenBucket,
-    TryLimiter, limiter_fn,
+    limiter_fn,
 };
 
 const fn ms(ms: u64) -> Duration {

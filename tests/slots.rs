@@ -24,7 +24,7 @@ fn exact(quota: Quota, clock: &ManualClock) -> Exact {
     TokenBucket::builder(quota).clock(clock.clone()).build().unwrap()
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Op {
     Check(u64, u64),
     Take(u64, u64),
@@ -85,6 +85,9 @@ fn op(keys: u64) -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Settles a permit.
+type Settle = Box<dyn FnOnce(u64)>;
+
 /// The limit, an exact one for each key, and what is out.
 struct Play {
     clock: ManualClock,
@@ -92,7 +95,7 @@ struct Play {
     quota: Quota,
     exact: HashMap<u64, Exact>,
     own: HashMap<u64, Quota>,
-    permits: Vec<(u64, Box<dyn FnOnce(u64)>, Box<dyn FnOnce(u64)>)>,
+    permits: Vec<(u64, Settle, Settle)>,
     held: Vec<Exact>,
     most_keys: usize,
 }
@@ -209,7 +212,7 @@ impl Play {
             }
             Op::Own(key, quota) => {
                 self.permits.clear();
-                self.keyed.set_quota_of(key, quota).unwrap();
+                self.keyed.set_quota_of(&key, quota).unwrap();
                 self.own.insert(key, quota);
                 if let Some(exact) = self.exact.get(&key) {
                     exact.set_quota(quota).unwrap();

@@ -115,8 +115,8 @@ impl Change {
         later.extend(self.forget.iter().filter_map(|key| self.keyed.forget_later(key)));
         for (key, own) in self.own {
             match own {
-                Some(algorithm) => later.push(self.keyed.change_of_later(key, algorithm)),
-                None => self.keyed.exempt(key),
+                Some(algorithm) => later.push(self.keyed.change_of_later(&key, algorithm)),
+                None => self.keyed.exempt(&key),
             }
         }
         later

@@ -178,12 +178,12 @@ async fn the_owner_of_a_limit_changes_it_while_it_serves() {
     per_user.reset("ann");
     assert_eq!(left("ann").await, (200, Some(1)));
 
-    per_user.set_quota_of("ann".to_owned(), Quota::per_hour(5)).unwrap();
+    per_user.set_quota_of("ann", Quota::per_hour(5)).unwrap();
     assert_eq!(left("ann").await, (200, Some(0)), "what was left stays, what was spent too");
     per_user.reset("ann");
     assert_eq!(left("ann").await, (200, Some(4)));
     assert_eq!(left("bob").await, (200, Some(1)), "of nobody else");
-    per_user.exempt("ann".to_owned());
+    per_user.exempt("ann");
     for _ in 0..9 {
         assert_eq!(left("ann").await, (200, None));
     }

@@ -112,8 +112,12 @@ where
     }
 
     /// Lets asks of `key` pass without a charge from now on. Those that wait already wait on.
-    pub fn exempt(&self, key: K) {
-        let id = self.shared.id(&key);
+    pub fn exempt<Q>(&self, key: &Q)
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
+        let id = self.shared.id(key);
         let part = self.shared.part(id);
         part.kept().lock().tiers.set_own(id.hash, Plan::Tier(Tier::EXEMPT), None);
         // Out of its slot: there it would still be limited.
@@ -195,7 +199,11 @@ where
     ///
     /// # Errors
     /// What is wrong with the quota; nothing has changed then.
-    pub fn set_quota_of(&self, key: K, quota: Quota) -> Result<(), QuotaError> {
+    pub fn set_quota_of<Q>(&self, key: &Q, quota: Quota) -> Result<(), QuotaError>
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
         let next = self.algorithm().with_quota(quota)?;
         self.change_of(key, next);
         Ok(())
@@ -234,12 +242,20 @@ where
     }
 
     /// Gives `key` an algorithm of its own from now on, with what it has spent.
-    pub fn change_of(&self, key: K, next: A) {
+    pub fn change_of<Q>(&self, key: &Q, next: A)
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
         self.change_of_later(key, next).make();
     }
 
-    pub(crate) fn change_of_later(&self, key: K, next: A) -> Later<A, C> {
-        let id = self.shared.id(&key);
+    pub(crate) fn change_of_later<Q>(&self, key: &Q, next: A) -> Later<A, C>
+    where
+        Q: Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+    {
+        let id = self.shared.id(key);
         self.shared.part(id).change_of(id, next)
     }
 }
