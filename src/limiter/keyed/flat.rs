@@ -110,7 +110,12 @@ impl Flat {
         let readings = Readings::new(&Reading::of(bucket)?);
         let count = keys.div_ceil(KEYS_A_LINE).max(2) as u64;
         let fits = count <= u64::from(u32::MAX);
-        fits.then(|| Self { words: OnceLock::new(), count, readings, hand: AtomicUsize::new(0) })
+        let flat = Self { words: OnceLock::new(), count, readings, hand: AtomicUsize::new(0) };
+        // A model does not see that who finds the words finds them made.
+        if cfg!(tollgate_loom) {
+            flat.words();
+        }
+        fits.then_some(flat)
     }
 
     fn words(&self) -> &Words {
