@@ -23,7 +23,7 @@ use loom::thread::{self, JoinHandle};
 use tollgate::clock::{Armed, ManualTimer, Timer};
 use tollgate::{
     Ask, Clock, Concurrency, Denied, Error, Keyed, LimiterExt, ManualClock, Permit, Quota, Reason,
-    SlidingWindow, Striped, Timestamp, TokenBucket, TryLimiter, algorithm,
+    SlidingWindow, Striped, Timestamp, TokenBucket, algorithm,
 };
 
 /// Runs a model in every order there is.

@@ -19,6 +19,7 @@ pub struct SystemClock;
 
 /// Zero of the process's clocks, on the monotonic and on the calendar clock.
 pub(super) struct Zero {
+    #[cfg(any(feature = "tokio", not(all(feature = "coarse", target_os = "linux"))))]
     instant: Instant,
     unix_ns: u64,
     #[cfg(all(feature = "coarse", target_os = "linux"))]
@@ -41,6 +42,7 @@ pub(super) fn zero() -> &'static Zero {
             .unwrap_or((now, Duration::ZERO));
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(start);
         Zero {
+            #[cfg(any(feature = "tokio", not(all(feature = "coarse", target_os = "linux"))))]
             instant,
             unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
             #[cfg(all(feature = "coarse", target_os = "linux"))]
@@ -49,6 +51,7 @@ pub(super) fn zero() -> &'static Zero {
     })
 }
 
+#[cfg(any(feature = "tokio", not(all(feature = "coarse", target_os = "linux"))))]
 #[inline]
 pub(super) fn timestamp(instant: Instant) -> Timestamp {
     let since = instant.saturating_duration_since(zero().instant);
