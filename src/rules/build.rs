@@ -115,7 +115,7 @@ impl Change {
         later.extend(self.forget.iter().filter_map(|key| self.keyed.forget_later(key)));
         for (key, own) in self.own {
             match own {
-                Some(algorithm) => later.push(self.keyed.change_of_later(key, algorithm)),
+                Some(algorithm) => later.push(self.keyed.change_of_later(&key, algorithm)),
                 None => self.keyed.exempt(key),
             }
         }

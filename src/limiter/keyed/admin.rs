@@ -112,6 +112,7 @@ where
     }
 
     /// Lets asks of `key` pass without a charge from now on. Those that wait already wait on.
+    #[allow(clippy::needless_pass_by_value, reason = "who names a key for good gives it away")]
     pub fn exempt(&self, key: K) {
         let id = self.shared.id(&key);
         let part = self.shared.part(id);
@@ -234,12 +235,13 @@ where
     }
 
     /// Gives `key` an algorithm of its own from now on, with what it has spent.
+    #[allow(clippy::needless_pass_by_value, reason = "who names a key for good gives it away")]
     pub fn change_of(&self, key: K, next: A) {
-        self.change_of_later(key, next).make();
+        self.change_of_later(&key, next).make();
     }
 
-    pub(crate) fn change_of_later(&self, key: K, next: A) -> Later<A, C> {
-        let id = self.shared.id(&key);
+    pub(crate) fn change_of_later(&self, key: &K, next: A) -> Later<A, C> {
+        let id = self.shared.id(key);
         self.shared.part(id).change_of(id, next)
     }
 }
