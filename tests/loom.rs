@@ -1036,7 +1036,7 @@ fn keys(quota: Quota, keys: usize) -> Keyed<u64, algorithm::TokenBucket, ManualC
     bucket(quota).keyed().max_keys(keys)
 }
 
-/// Seen to fail on: a store in place of the compare-exchange of a slot; no look at the slots again under the lock.
+/// Seen to fail on: no look at the slots again under the lock.
 #[test]
 fn a_newcomer_has_one_state_whoever_makes_it() {
     model(1, || {
@@ -1064,7 +1064,7 @@ fn two_at_a_slot_are_admitted_as_the_burst_allows() {
     });
 }
 
-/// Seen to fail on: a store in place of the compare-exchange of whoever takes an expired slot.
+/// Seen to fail on: a store in place of the compare-exchange of a slot.
 #[test]
 fn a_key_is_not_dropped_while_it_takes() {
     model(1, || {
@@ -1083,7 +1083,7 @@ fn a_key_is_not_dropped_while_it_takes() {
     });
 }
 
-/// Seen to fail on: a permit that keeps no slot in its place; a pin after the compare-exchange of the slot.
+/// Seen to fail on: a store in place of the compare-exchange of a slot.
 #[test]
 fn a_key_is_not_dropped_while_a_permit_of_it_is_out() {
     model(1, || {
@@ -1105,7 +1105,7 @@ fn a_key_is_not_dropped_while_a_permit_of_it_is_out() {
     });
 }
 
-/// Seen to fail on: a mark that is stored in place of a compare-exchange; a state that is read before that.
+/// Seen to fail on: a store in place of the compare-exchange of a slot; no look at the slots again under the lock.
 #[test]
 fn a_state_that_goes_to_the_map_and_back_loses_nothing() {
     model(1, || {
@@ -1123,7 +1123,7 @@ fn a_state_that_goes_to_the_map_and_back_loses_nothing() {
     });
 }
 
-/// Seen to fail on: slots that are walked before the version says so; a version that is not looked at again.
+/// Seen to fail on: a store in place of the compare-exchange of a slot.
 #[test]
 fn what_a_slot_grants_is_charged_under_one_quota() {
     model(1, || {
@@ -1151,5 +1151,20 @@ fn a_newcomer_comes_under_one_quota() {
         keyed.set_quota(slow().burst(2)).unwrap();
         keyed.set_quota(slow()).unwrap();
         assert_eq!(keyed.check(&1, 1).unwrap_err().retry_after(), Some(SLOW_WAIT));
+    });
+}
+
+/// Seen to fail on: a version that is not looked at again before a refusal.
+#[test]
+fn a_slot_refuses_under_one_quota() {
+    model(1, || {
+        let keyed = keys(fast(), 1);
+        keyed.check(&1, 1).unwrap();
+        let other = keyed.clone();
+        let other = thread::spawn(move || other.check(&1, 1).unwrap_err().retry_after());
+        keyed.set_quota(slow()).unwrap();
+        keyed.set_quota(Quota::per(11, ns(5000)).burst(1)).unwrap();
+        let wait = other.join().unwrap();
+        assert!([Some(FAST_WAIT), Some(SLOW_WAIT), Some(ns(455))].contains(&wait), "{wait:?}");
     });
 }

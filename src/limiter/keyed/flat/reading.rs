@@ -9,6 +9,7 @@ pub(super) const CIRCLE: u64 = 1 << 42;
 const DUE: u64 = CIRCLE / 16;
 /// How far behind its bucket's head a time may be: whoever read the clock just before the head was written.
 const SLACK: u64 = CIRCLE / 64;
+const _: () = assert!(DUE + SLACK < CIRCLE - AHEAD_MAX && CIRCLE - AHEAD_MAX < CIRCLE / 4);
 /// How far ahead of now a time may be. With the two above it is less than the circle: no time is mistaken for another.
 pub(super) const AHEAD_MAX: u64 = CIRCLE / 16 * 14;
 /// Most ticks in a nanosecond: bounds how often buckets are due.
@@ -73,19 +74,32 @@ impl Scale {
         now_ns.saturating_sub(turned_ns) > self.due_ns
     }
 
-    /// How far a time is ahead of now, in a bucket that was turned then and is not due.
+    /// How far a time is ahead of now, in a bucket that was turned then and is not due. A clock that went back stands still
+    /// at the turn.
     #[inline]
     pub(super) const fn ahead(self, turned_ns: u64, time: u64, now_ns: u64) -> u64 {
-        let base = self.ticks(turned_ns).wrapping_sub(SLACK);
-        let time = time.wrapping_sub(base) & (CIRCLE - 1);
-        let ahead = time.saturating_sub(self.since_base(turned_ns, now_ns));
-        // Further than anybody writes: written by one who was held up between the clock and the slot, and over.
+        let ahead = time.wrapping_sub(self.ticks_at(turned_ns, now_ns)) & (CIRCLE - 1);
+        // Further than anybody writes: it is behind. What is left of the circle is more than a bucket is ever behind.
         if ahead > AHEAD_MAX { 0 } else { ahead }
     }
 
-    /// The same for a bucket that may be due.
+    /// The same for a bucket that may be due: whatever lies behind the turn by no more than it may.
     pub(super) fn ahead_of_old(self, turned_ns: u64, time: u64, now_ns: u64) -> u64 {
-        if self.is_past(turned_ns, now_ns) { 0 } else { self.ahead(turned_ns, time, now_ns) }
+        let base = self.ticks(turned_ns).wrapping_sub(SLACK);
+        let since = self.ticks_at(turned_ns, now_ns).wrapping_sub(base);
+        let ahead = (time.wrapping_sub(base) & (CIRCLE - 1)).saturating_sub(since);
+        if self.is_past(turned_ns, now_ns) || ahead > AHEAD_MAX { 0 } else { ahead }
+    }
+
+    #[inline]
+    const fn ticks_at(self, turned_ns: u64, now_ns: u64) -> u64 {
+        self.ticks(if now_ns > turned_ns { now_ns } else { turned_ns })
+    }
+
+    /// The time that is so far ahead of now.
+    #[inline]
+    pub(super) const fn time(self, turned_ns: u64, ahead: u64, now_ns: u64) -> u64 {
+        self.ticks_at(turned_ns, now_ns).wrapping_add(ahead)
     }
 
     /// What is left now of what was ahead then.
@@ -98,23 +112,6 @@ impl Scale {
     fn is_past(self, then_ns: u64, now_ns: u64) -> bool {
         let whole_ns = (CIRCLE << self.shift).checked_div(self.mul).unwrap_or(u64::MAX);
         now_ns.saturating_sub(then_ns) >= whole_ns
-    }
-
-    /// Ticks from the base of a bucket to now. A clock that went back stands still at the base.
-    #[inline]
-    const fn since_base(self, turned_ns: u64, now_ns: u64) -> u64 {
-        if now_ns >= turned_ns {
-            self.ticks(now_ns).wrapping_sub(self.ticks(turned_ns)).wrapping_add(SLACK)
-        } else {
-            SLACK.saturating_sub(self.ticks(turned_ns).wrapping_sub(self.ticks(now_ns)))
-        }
-    }
-
-    /// The time that is so far ahead of now.
-    #[inline]
-    pub(super) const fn time(self, turned_ns: u64, ahead: u64, now_ns: u64) -> u64 {
-        let base = self.ticks(turned_ns).wrapping_sub(SLACK);
-        base.wrapping_add(self.since_base(turned_ns, now_ns)).wrapping_add(ahead)
     }
 
     #[inline]

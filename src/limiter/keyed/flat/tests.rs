@@ -88,3 +88,26 @@ fn a_time_that_no_one_could_have_written_is_nothing() {
         assert_eq!(scale.ahead(head, time & (reading::CIRCLE - 1), head), 0);
     }
 }
+
+/// What has expired is not as a newcomer is that starts with less.
+#[test]
+fn keys_that_start_with_less_keep_their_places() {
+    let flat = flat(Quota::per_second(1).burst(5).initial(3));
+    let one = id(7, 3);
+    assert!(new_key(&flat, one, 1));
+    assert_eq!(flat.sweep(LINES as usize, 10_000_000_000), 0);
+    let full: Vec<Id> = (8..40_000).map(|fingerprint| id(fingerprint, 3)).collect();
+    let neighbours = full.iter().filter(|id| id.buckets(LINES) == (3, one.buckets(LINES).1));
+    let seated = neighbours.clone().filter(|id| new_key(&flat, **id, 1)).count();
+    assert!(seated < neighbours.count());
+    assert!(flat.seat_of(one).is_some());
+}
+
+#[test]
+fn a_gap_in_which_the_circle_wraps_in_its_word_is_a_gap() {
+    let scale = flat(Quota::per(16, std::time::Duration::from_nanos(1_001)).burst(5)).readings.scale().1;
+    assert_eq!(scale.mul, 16);
+    let time = scale.time(0, 1_000, 0) & (reading::CIRCLE - 1);
+    assert_eq!(scale.ahead_of_old(0, time, 0), 1_000);
+    assert_eq!(scale.ahead_of_old(0, time, 1 << 60), 0);
+}
