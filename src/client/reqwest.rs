@@ -27,7 +27,7 @@ where
     /// All that is sent through one guard is one upstream's, wherever redirects lead. A redirect that the client follows
     /// by itself is not counted again.
     ///
-    /// ```no_run
+    /// ```
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// use tollgate::client::Guard;
     /// use tollgate::{Quota, SlidingWindow};
