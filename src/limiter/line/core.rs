@@ -84,13 +84,28 @@ impl<G: Gate, C: Clock> Core<G, C> {
     // Always inlined, so that a refusal is made where it is wanted: it is too large to be handed over for nothing.
     #[inline(always)]
     pub(crate) fn take<R>(&self, load: G::Load, granted: impl FnOnce(G::Grant) -> R) -> Result<R, Denied> {
-        let denied = match self.glance(load) {
-            Glimpse::Go(now) => return Ok(granted(G::grant_at_door(now, load))),
-            Glimpse::For(wait_ns) => Denied::exhausted_for(wait_ns, self.name.clone()),
-            Glimpse::Until(at) => Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()),
-            Glimpse::Shut => return self.take_locked(load).map(granted),
-        };
-        Err(denied)
+        if let Some(at) = self.spent_until(load) {
+            return Err(Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()));
+        }
+        match self.glance(load) {
+            Glimpse::Go(now) => Ok(granted(G::grant_at_door(now, load))),
+            Glimpse::For(wait_ns) => Err(Denied::exhausted_for(wait_ns, self.name.clone())),
+            Glimpse::Shut => self.take_locked(load).map(granted),
+        }
+    }
+
+    /// Until when too little is left, if that is so long that it is certain without a reading of the clock.
+    #[inline]
+    fn spent_until(&self, load: G::Load) -> Option<Timestamp> {
+        let horizon = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed))?;
+        self.free_after(horizon, load)
+    }
+
+    #[inline(never)]
+    fn free_after(&self, horizon: fn() -> Timestamp, load: G::Load) -> Option<Timestamp> {
+        // Before the clock: the time that passes in between makes it later, which is the safe side.
+        let at = G::free_at(&self.door, load).filter(|_| load.units() > 0)?;
+        (horizon() < at).then_some(at)
     }
 
     /// Takes `load` through the door, or tells what it shows.
@@ -98,11 +113,6 @@ impl<G: Gate, C: Clock> Core<G, C> {
     fn glance(&self, load: G::Load) -> Glimpse {
         if load.units() == 0 {
             return Glimpse::Shut;
-        }
-        if let Some(horizon) = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed)) {
-            if let Some(at) = G::not_by(&self.door, horizon(), load) {
-                return Glimpse::Until(at);
-            }
         }
         let now = self.glance_time();
         match G::look(&self.door, now, load) {
@@ -325,8 +335,6 @@ enum Glimpse {
     Go(Timestamp),
     /// Too little is left for so many nanoseconds.
     For(u64),
-    /// Too little is left until this time, certain without a reading of the clock.
-    Until(Timestamp),
     /// Only the lock can tell.
     Shut,
 }
