@@ -1,8 +1,6 @@
 //! The lock, the timers, and moving the line on.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -11,6 +9,7 @@ use super::Line;
 use super::gate::{Charge, Gate, Load};
 use super::inner::{Entry, Heard, Inner};
 use super::queue::{Answer, Ticket, Waiter};
+use super::wakes::{Panicked, wake_all};
 use crate::algorithm::Grant;
 use crate::clock::Clock;
 use crate::decision::{Denied, Snapshot};
@@ -84,8 +83,8 @@ impl<G: Gate, C: Clock> Core<G, C> {
     // Always inlined, so that a refusal is made where it is wanted: it is too large to be handed over for nothing.
     #[inline(always)]
     pub(crate) fn take<R>(&self, load: G::Load, granted: impl FnOnce(G::Grant) -> R) -> Result<R, Denied> {
-        if let Some(at) = self.spent_until(load) {
-            return Err(Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()));
+        if let Some(denied) = self.certainly_denied(load) {
+            return Err(denied);
         }
         match self.glance(load) {
             Glimpse::Go(now) => Ok(granted(G::grant_at_door(now, load))),
@@ -94,11 +93,12 @@ impl<G: Gate, C: Clock> Core<G, C> {
         }
     }
 
-    /// Until when too little is left, if that is so long that it is certain without a reading of the clock.
-    #[inline]
-    fn spent_until(&self, load: G::Load) -> Option<Timestamp> {
+    /// The refusal, if too little is left for so long that it is certain without a reading of the clock.
+    #[inline(always)]
+    pub(crate) fn certainly_denied(&self, load: G::Load) -> Option<Denied> {
         let horizon = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed))?;
-        self.free_after(horizon, load)
+        let at = self.free_after(horizon, load)?;
+        Some(Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()))
     }
 
     #[inline(never)]
@@ -309,7 +309,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
             return;
         }
         let mut answered = 1;
-        let mut panicked = Panicked(None);
+        let mut panicked = Panicked::none();
         loop {
             let mut wakes = Vec::new();
             let due = self.with(|inner, now| {
@@ -363,29 +363,6 @@ impl<G: Gate<Load = u64, Grant = Grant>, C: Clock> Core<G, C> {
 
 /// What an ask is answered.
 pub(super) type Told<G> = Result<<G as Gate>::Grant, Denied>;
-
-/// Wakes all, even if one of them panics: each of them has been told something.
-fn wake_all(wakes: Vec<Waker>) -> Panicked {
-    wakes.into_iter().fold(Panicked(None), |panicked, waker| {
-        panicked.or(Panicked(catch_unwind(AssertUnwindSafe(|| waker.wake())).err()))
-    })
-}
-
-/// The first panic of a waker, kept until the line has been moved on.
-#[must_use]
-struct Panicked(Option<Box<dyn Any + Send>>);
-
-impl Panicked {
-    fn or(self, later: Self) -> Self {
-        Self(self.0.or(later.0))
-    }
-
-    fn resume(self) {
-        if let Some(panic) = self.0 {
-            resume_unwind(panic);
-        }
-    }
-}
 
 /// A timer fired.
 impl<G: Gate, C: Clock> Wake for Core<G, C> {
