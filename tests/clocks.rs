@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate::{Clock, Quota, SystemClock, Timestamp, TokenBucket};
+use tollgate::{Clock, Denied, Quota, SlidingWindow, SystemClock, Timestamp, TokenBucket};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -52,24 +52,53 @@ fn refusals_in_a_row_tell_a_wait_that_only_shrinks() {
     assert_eq!(bucket.check(2).unwrap_err().retry_after(), None, "beyond the burst no wait helps");
 }
 
-/// Planted: a horizon that lies behind now, and one that never ends.
-#[test]
-fn what_the_coarse_clock_refuses_goes_in_time() {
+/// A limit that is spent, asked until it grants: not before the wait it tells, and not after it.
+fn goes_in_time(check: impl Fn() -> Result<(), Denied>) {
     let clock = SystemClock::default();
-    let bucket = TokenBucket::builder(Quota::per_second(100).burst(20)).clock(clock).build().unwrap();
-    bucket.check(20).unwrap();
-    bucket.charge(5);
     let asked_at = clock.now();
-    let wait = bucket.check(1).unwrap_err().retry_after().unwrap();
+    let wait = check().unwrap_err().retry_after().unwrap();
     let due_at_most = clock.now().after(wait);
     loop {
         let before = clock.now();
-        if bucket.check(1).is_ok() {
+        if check().is_ok() {
             break;
         }
         assert!(before <= due_at_most, "refused after its time had come");
     }
     assert!(clock.now() >= asked_at.after(wait), "granted before its time");
+}
+
+/// Planted: a horizon that lies behind now, and one that never ends; a wait in ticks taken for nanoseconds.
+#[test]
+fn what_the_coarse_clock_refuses_goes_in_time() {
+    let built = |quota| TokenBucket::builder(quota).clock(SystemClock::default());
+    // Ticks of a nanosecond, and of a seventh of one.
+    for quota in [Quota::per_second(100).burst(20), Quota::per(700, Duration::from_millis(7_001)).burst(20)] {
+        let bucket = built(quota).build().unwrap();
+        bucket.check(20).unwrap();
+        bucket.charge(5);
+        goes_in_time(|| bucket.check(1));
+
+        let striped = built(quota.burst(1_024)).striped().build().unwrap();
+        while striped.check(1).is_ok() {}
+        striped.charge(5);
+        goes_in_time(|| striped.check(1));
+
+        let keyed = built(quota).build().unwrap().keyed::<u64>();
+        keyed.check(&7, 20).unwrap();
+        goes_in_time(|| keyed.check(&7, 6));
+    }
+}
+
+#[test]
+fn what_the_coarse_clock_refuses_in_a_window_goes_in_time() {
+    let quota = Quota::per(4, Duration::from_millis(100));
+    let window = SlidingWindow::builder(quota).clock(SystemClock::default()).build().unwrap();
+    // The first time it is behind the lock to begin with, the second in its ring.
+    for _ in 0..2 {
+        while window.check(1).is_ok() {}
+        goes_in_time(|| window.check(1));
+    }
 }
 
 /// Planted: the hint never cleared, so that the look at the coarse clock stands in the way of a change.

@@ -74,19 +74,28 @@ pub(crate) use each_bucket;
 
 /// Does `$body` for each keyed form with a function that makes a limiter of `$quota` for each of at most so many keys.
 macro_rules! each_keyed {
-    ($quota:expr, |$name:ident, $make:ident| $body:block) => {
-        $crate::support::forms::each_keyed!(@ $quota, $name, $make, $body,
-            "tollgate" => |bucket, cap| bucket.keyed::<u64>().max_keys(cap),
+    ($load:expr, |$name:ident, $make:ident| $body:block) => {
+        $crate::support::forms::each_keyed!(@ $load, $name, $make, $body,
+            "tollgate" => |quota, cap| {
+                let bucket = tollgate::TokenBucket::builder(quota).clock(tollgate::SystemClock::default());
+                bucket.build().unwrap().keyed::<u64>().max_keys(cap)
+            },
+            #[cfg(feature = "tsc")]
+            "tollgate (tsc)" => |quota, cap| {
+                let bucket = tollgate::TokenBucket::builder(quota).clock(tollgate::clock::TscClock::default());
+                bucket.build().unwrap().keyed::<u64>().max_keys(cap)
+            },
         );
     };
-    (@ $quota:expr, $name:ident, $make:ident, $body:block,
-        $($(#[$meta:meta])* $form:literal => |$bucket:ident, $cap:ident| $build:expr,)*
+    (@ $load:expr, $name:ident, $make:ident, $body:block,
+        $($(#[$meta:meta])* $form:literal => |$quota:ident, $cap:ident| $build:expr,)*
     ) => {
         $($(#[$meta])* {
             let $name = $form;
-            let $bucket =
-                tollgate::TokenBucket::builder($quota).clock(tollgate::SystemClock::default()).build().unwrap();
-            let $make = |$cap: usize| $build;
+            let $make = |$cap: usize| {
+                let $quota = $load;
+                $build
+            };
             $body
         })*
     };

@@ -5,7 +5,7 @@
 //! and a short batch of its reference, one right after the other, in turns which comes first, and the sample is the
 //! quotient. What criterion then reports is the median of paired ratios, with its interval.
 //!
-//! Names, as `benchmark.json` has them: a time is `group / row`, a ratio is `group / row / reference`, another figure is
+//! Names, as `benchmark.json` has them: a time in nanoseconds is `group / row`, a ratio is `group / row / reference`, another figure is
 //! `group / row / what it is`.
 #![allow(
     dead_code,
@@ -68,12 +68,14 @@ impl Suite {
     }
 }
 
-/// How long so many operations take.
-type Batch<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
+/// How many nanoseconds so many operations take.
+type Batch<'a> = Box<dyn FnMut(u64) -> f64 + 'a>;
 
 struct Row<'a> {
     name: String,
     batch: Batch<'a>,
+    /// Whether whole nanoseconds for all of the operations tell enough.
+    is_timed: bool,
     references: Vec<String>,
 }
 
@@ -88,13 +90,14 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     /// One operation on one thread, by the processor time it takes.
     pub fn row<R>(&mut self, name: &str, references: &[&str], mut op: impl FnMut() -> R + 'a) {
-        self.batch(name, references, move |count| {
+        let batch = move |count| {
             let start = ThreadTime::now();
             for _ in 0..count {
                 black_box(op());
             }
-            start.elapsed()
-        });
+            start.elapsed().as_nanos() as f64
+        };
+        self.push(name, references, true, Box::new(batch));
     }
 
     /// One operation of `threads` threads at once, by the time all of them take. `op` makes what each thread does from
@@ -106,7 +109,7 @@ impl<'a> Group<'a> {
         threads: usize,
         op: impl Fn(usize) -> O + Sync + 'a,
     ) {
-        self.batch(name, references, move |count| threads::throughput(threads, count, &op));
+        self.batch(name, references, move || threads::throughput(threads, &op));
     }
 
     /// What the slowest in a hundred or a thousand operations take while `threads` threads work at once.
@@ -118,15 +121,17 @@ impl<'a> Group<'a> {
         threads: usize,
         op: impl Fn(usize) -> O + Sync + 'a,
     ) {
-        self.batch(name, references, move |count| {
-            threads::latency(threads, count, percentile, &op) * u32::try_from(count).unwrap()
-        });
+        self.batch(name, references, move || threads::latency(threads, percentile, &op));
     }
 
-    /// Anything that says how long so many operations took.
-    pub fn batch(&mut self, name: &str, references: &[&str], batch: impl FnMut(u64) -> Duration + 'a) {
+    /// Anything that says in its own way how many nanoseconds an operation takes.
+    pub fn batch(&mut self, name: &str, references: &[&str], mut batch: impl FnMut() -> f64 + 'a) {
+        self.push(name, references, false, Box::new(move |count| count as f64 * batch()));
+    }
+
+    fn push(&mut self, name: &str, references: &[&str], is_timed: bool, batch: Batch<'a>) {
         let references = references.iter().map(|&name| name.to_owned()).collect();
-        self.rows.push(Row { name: name.to_owned(), batch: Box::new(batch), references });
+        self.rows.push(Row { name: name.to_owned(), batch, is_timed, references });
     }
 
     /// Numbers found out in another way, one or many: what `what` is for the row.
@@ -147,19 +152,24 @@ impl<'a> Group<'a> {
     pub fn finish(mut self) {
         let mut times = self.suite.times.benchmark_group(&self.name);
         times.sampling_mode(SamplingMode::Flat);
-        for row in &mut self.rows {
-            times.bench_function(&row.name, |b| b.iter_custom(&mut row.batch));
+        for row in self.rows.iter_mut().filter(|row| row.is_timed) {
+            times.bench_function(&row.name, |b| {
+                b.iter_custom(|count| Duration::from_nanos((row.batch)(count) as u64));
+            });
         }
         times.finish();
-        let mut ratios = self.suite.figures.benchmark_group(&self.name);
-        ratios.sampling_mode(SamplingMode::Flat);
+        let mut figures = self.suite.figures.benchmark_group(&self.name);
+        figures.sampling_mode(SamplingMode::Flat);
+        for row in self.rows.iter_mut().filter(|row| !row.is_timed) {
+            figures.bench_function(&row.name, |b| b.iter_custom(&mut row.batch));
+        }
         for row in 0..self.rows.len() {
             for name in self.rows[row].references.clone() {
                 let reference = self.rows.iter().position(|row| row.name == name);
                 let reference = reference.unwrap_or_else(|| panic!("{}: no row {name}", self.name));
                 let id = BenchmarkId::new(&self.rows[row].name, &name);
                 let (rows, mut first) = (&mut self.rows, false);
-                ratios.bench_function(id, |b| {
+                figures.bench_function(id, |b| {
                     b.iter_custom(|count| {
                         first = !first;
                         count as f64 * paired(rows, row, reference, first, count)
@@ -167,13 +177,13 @@ impl<'a> Group<'a> {
                 });
             }
         }
-        ratios.finish();
+        figures.finish();
     }
 }
 
 /// A batch of one row as a multiple of a batch of the other, taken one after the other.
 fn paired(rows: &mut [Row<'_>], row: usize, reference: usize, first: bool, count: u64) -> f64 {
-    let mut run = |row: usize| (rows[row].batch)(count).as_nanos().max(1) as f64;
+    let mut run = |row: usize| (rows[row].batch)(count).max(f64::MIN_POSITIVE);
     if first {
         let time = run(row);
         time / run(reference)

@@ -143,6 +143,16 @@ impl Pace {
         }
     }
 
+    /// When `cost` could go if nobody else came, told without a reading of the clock; `None` if that is never, or has been
+    /// since the anchor.
+    #[inline]
+    pub(crate) fn free_at(self, anchor: Place, word: u64, cost: u64) -> Option<Timestamp> {
+        let charge = cost.checked_mul(self.ticks_per_unit)?;
+        let room = self.burst_ticks.checked_sub(charge)?;
+        let over = word.wrapping_sub(anchor.ticks).checked_sub(room).filter(|_| self.ticks_per_ns > 0)?;
+        Some(self.after(Timestamp::from_ns(anchor.at_ns), over))
+    }
+
     /// What drains in `ns` nanoseconds at most, in ticks of which a unit has `unit`.
     fn drained(self, ns: u128, unit: u128) -> u128 {
         let (own, per_ns) = (u128::from(self.ticks_per_unit), u128::from(self.ticks_per_ns));

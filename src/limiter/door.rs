@@ -44,10 +44,10 @@ pub trait Door<A: Algorithm>: Send + Sync + fmt::Debug + 'static {
     fn build(sealed: Sealed) -> Self;
     #[doc(hidden)]
     fn look(&self, now: Timestamp, cost: u64) -> Glance;
-    /// When `cost` could go, if that is known and after `horizon`. Takes nothing.
+    /// When `cost` could go if nobody else came, if that can be told without knowing what time it is. Takes nothing.
     #[doc(hidden)]
     #[inline]
-    fn not_by(&self, _horizon: Timestamp, _cost: u64) -> Option<Timestamp> {
+    fn free_at(&self, _cost: u64) -> Option<Timestamp> {
         None
     }
     /// What its one limit promises and what is left of it, if that is known. Takes nothing.

@@ -31,7 +31,7 @@ use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Standing};
 use crate::sync::{AtomicU64, Mutex, Ordering, RandomState};
 use crate::units::{Cost, Timestamp};
-use flat::{Flat, Id, Look, Seat};
+use flat::{Flat, Id, Seat};
 use shard::{Common, Kept, Shard, Taken, Want};
 use store::ByHash;
 pub(crate) use store::Room;
@@ -253,10 +253,8 @@ where
     {
         let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
         let part = self.shared.part(id);
-        match self.shared.common.glance(id, tier, units, true) {
-            Look::Go(seat, version, at) => return Ok(Some(part.permit(id, units, (seat, version, at)))),
-            Look::Absent | Look::Away => {}
-            refusal => return Err(self.shared.common.denied(refusal)),
+        if let Some(granted) = self.shared.common.take(id, tier, units, true)? {
+            return Ok(Some(part.permit(id, units, granted)));
         }
         match part.enter(id, tier, Want::Units { units, pin: true })? {
             Taken::Slot(slot) => Ok(slot.map(|slot| part.permit(id, units, slot))),
@@ -278,10 +276,10 @@ where
         K: Borrow<Q>,
     {
         let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
-        match self.shared.common.glance(id, tier, units, false) {
-            Look::Go(..) => Ok(()),
-            Look::Absent | Look::Away => self.check_slowly(id, tier, units),
-            refusal => Err(self.shared.common.denied(refusal)),
+        match self.shared.common.take(id, tier, units, false) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => self.check_slowly(id, tier, units),
+            Err(denied) => Err(denied),
         }
     }
 

@@ -150,7 +150,10 @@ impl<C: Clock> Striped<C> {
             Some(stripe) if stripe.spend(units) => {
                 Ok(StripedPermit::new(Arc::clone(stripe), stripe.spent(units)))
             }
-            _ => self.draw(units).map(|(stripe, taken)| StripedPermit::new(Arc::clone(stripe), taken)),
+            seated => match self.certainly_denied(seated, units) {
+                Some(denied) => Err(denied),
+                None => self.draw(units).map(|(stripe, taken)| StripedPermit::new(Arc::clone(stripe), taken)),
+            },
         }
     }
 
@@ -163,7 +166,10 @@ impl<C: Clock> Striped<C> {
         let units = cost.into().units();
         match self.seated() {
             Some(stripe) if stripe.spend(units) => Ok(()),
-            _ => self.draw(units).map(|_| ()),
+            seated => match self.certainly_denied(seated, units) {
+                Some(denied) => Err(denied),
+                None => self.draw(units).map(|_| ()),
+            },
         }
     }
 
@@ -247,6 +253,17 @@ impl<C: Clock> Striped<C> {
     #[inline]
     fn seated(&self) -> Option<&Arc<Stripe<C>>> {
         self.stripes.get(seats::find(self.id))
+    }
+
+    /// The refusal of a thread that holds nothing, if what is shared tells it without a reading of the clock.
+    #[inline(always)]
+    fn certainly_denied(&self, seated: Option<&Arc<Stripe<C>>>, units: u64) -> Option<Denied> {
+        if !seated.is_none_or(|stripe| stripe.is_empty()) {
+            return None;
+        }
+        let denied = self.shared().central.core.certainly_denied(units)?;
+        seated.inspect(|stripe| stripe.draw_less());
+        Some(denied)
     }
 
     /// Takes what is held and the rest from what is shared.

@@ -127,9 +127,9 @@ impl Door<SlidingWindow> for Ring {
     }
 
     #[inline]
-    fn not_by(&self, horizon: Timestamp, cost: u64) -> Option<Timestamp> {
+    fn free_at(&self, cost: u64) -> Option<Timestamp> {
         let Sight { head, gone_ns, .. } = self.see(cost)?;
-        (gone_ns > horizon.as_ns() && self.is_still(head)).then(|| Timestamp::from_ns(gone_ns))
+        self.is_still(head).then(|| Timestamp::from_ns(gone_ns))
     }
 
     fn shut(&self, _algorithm: &SlidingWindow, state: &mut <SlidingWindow as Algorithm>::State) {

@@ -101,12 +101,9 @@ impl Door<TokenBucket> for Word {
     }
 
     #[inline]
-    fn not_by(&self, horizon: Timestamp, cost: u64) -> Option<Timestamp> {
+    fn free_at(&self, cost: u64) -> Option<Timestamp> {
         let Sight { word, pace, anchor } = self.see()?;
-        match pace.step(anchor, word, horizon, cost) {
-            Step::After(ticks) if self.is_still(word) => Some(pace.after(horizon, ticks)),
-            _ => None,
-        }
+        pace.free_at(anchor, word, cost).filter(|_| self.is_still(word))
     }
 
     fn standing(&self, now: Timestamp) -> Option<(Policy, Balance)> {

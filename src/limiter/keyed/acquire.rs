@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::flat::{Id, Look};
+use super::flat::Id;
 use super::shard::{Taken, Want};
 use super::tiers::Tier;
 use super::{Keyed, KeyedPermit, Part, Way};
@@ -55,10 +55,10 @@ impl<A: Stored, C: Clock> New<A, C> {
         let passed = part.common.clock.now().since(called_at);
         let left = ask.max_wait().map(|longest| longest.saturating_sub(passed));
         let units = ask.units().units();
-        let answer = match part.common.glance(id, tier, units, true) {
-            Look::Go(seat, version, at) => Ok(Taken::Slot(Some((seat, version, at)))),
-            Look::Absent | Look::Away => part.enter(id, tier, Want::Units { units, pin: true }),
-            refusal => Err(part.common.denied(refusal)),
+        let answer = match part.common.take(id, tier, units, true) {
+            Ok(Some(granted)) => Ok(Taken::Slot(Some(granted))),
+            Ok(None) => part.enter(id, tier, Want::Units { units, pin: true }),
+            Err(denied) => Err(denied),
         };
         let way = match answer {
             Ok(Taken::Slot(slot)) => {

@@ -28,7 +28,7 @@ use crate::algorithm::TokenBucket;
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, AtomicUsize, OnceLock, Ordering};
 use crate::units::Timestamp;
-use lines::{Words, find, swap};
+use lines::{Line, Words, find, swap};
 use reading::{Reading, Says, Scale};
 use readings::Readings;
 use word::Head;
@@ -59,8 +59,6 @@ pub(super) enum Look {
     Go(Seat, u32, Timestamp),
     /// Not for so many nanoseconds.
     For(u64),
-    /// Not before this time, which is certain without a reading of now.
-    Until(Timestamp),
     /// Too little is left, and time brings nothing back.
     Spent,
     /// More than there can ever be.
@@ -76,6 +74,14 @@ pub(super) enum Look {
 struct Seen {
     scale: Scale,
     version: u32,
+    head: Head,
+    word: Word,
+}
+
+/// Where a key's slot was found.
+struct Found<'a> {
+    line: &'a Line,
+    seat: Seat,
     head: Head,
     word: Word,
 }
@@ -117,43 +123,22 @@ impl Flat {
 
     /// Looks at a key and takes `units` of it if they are there. Lock-free. With `pin`, what is taken keeps the slot in
     /// its place until [`unpin`](Self::unpin).
-    #[inline]
+    #[inline(never)]
     pub(super) fn look<C: Clock>(&self, id: Id, clock: &C, units: u64, pin: bool) -> Look {
         let Some(words) = self.words.get() else { return Look::Absent };
-        let (first, second) = id.buckets(self.count);
-        let mut horizon = C::HORIZON.read;
         loop {
             let (version, scale) = self.readings.scale();
-            // Acquire, all along: the head is read before and after the slot, so that the slot is read by the turn that
-            // it was written in; a compare-exchange that succeeds says that it still stands so.
-            let mut bucket = first;
-            let mut line = words.line(first);
-            let mut head = Head(line[0].load(Ordering::Acquire));
-            let mut found = find(line, id);
-            if found.is_none() {
-                bucket = second;
-                line = words.line(second);
-                head = Head(line[0].load(Ordering::Acquire));
-                found = find(line, id);
-            }
             // A slot may have been made while we looked for it: only the lock tells.
-            let Some((slot, word)) = found else { return Look::Absent };
+            let Some(Found { line, seat, head, word }) = self.seek(words, id) else { return Look::Absent };
             if word.is_away() {
                 return Look::Away;
             }
             let seen = Seen { scale, version, head, word };
-            if let Some(read) = horizon.take() {
-                let at = read();
-                if let Some(Says::After(Some(wait))) = self.says(&seen, &line[0], at.as_ns(), units) {
-                    return Look::Until(Timestamp::from_ns(at.as_ns().saturating_add(wait)));
-                }
-            }
             let now = clock.now();
             let Some(says) = self.says(&seen, &line[0], now.as_ns(), units) else {
-                self.bring_up(bucket as usize, now.as_ns());
+                self.bring_up(seat.line, now.as_ns());
                 continue;
             };
-            let seat = Seat { line: bucket as usize, slot };
             match says {
                 Says::Go(_) if units == 0 && !pin => return Look::Go(seat, version, now),
                 Says::Go(after) => {
@@ -162,7 +147,7 @@ impl Flat {
                     if pin && !self.pin(seat.line) {
                         return Look::Away;
                     }
-                    if swap(&line[slot], word, next) {
+                    if swap(&line[seat.slot], word, next) {
                         return Look::Go(seat, version, now);
                     }
                     if pin {
@@ -174,6 +159,34 @@ impl Flat {
                 Says::Never => return Look::Never,
             }
         }
+    }
+
+    /// Until when too little is left of a key, if that is so long that it is certain without a reading of the clock.
+    #[inline(never)]
+    pub(super) fn spent_until(&self, id: Id, units: u64, horizon: fn() -> Timestamp) -> Option<Timestamp> {
+        let words = self.words.get()?;
+        let (version, scale) = self.readings.scale();
+        let Found { line, head, word, .. } = self.seek(words, id).filter(|found| !found.word.is_away())?;
+        // When it could go is reckoned from the turn: what now is matters only for whether that has come.
+        let turned_ns = head.turned_ns();
+        let seen = Seen { scale, version, head, word };
+        let Says::After(Some(wait_ns)) = self.says(&seen, &line[0], turned_ns, units)? else { return None };
+        let at = Timestamp::from_ns(turned_ns.saturating_add(wait_ns));
+        let horizon = horizon();
+        (horizon < at && !scale.is_due(turned_ns, horizon.as_ns())).then_some(at)
+    }
+
+    #[inline]
+    fn seek<'a>(&self, words: &'a Words, id: Id) -> Option<Found<'a>> {
+        let look_in = |bucket: u64| {
+            let line = words.line(bucket);
+            // Acquire, all along: the head is read before and after the slot, so that the slot is read by the turn that
+            // it was written in; a compare-exchange that succeeds says that it still stands so.
+            let head = Head(line[0].load(Ordering::Acquire));
+            let (slot, word) = find(line, id)?;
+            Some(Found { line, seat: Seat { line: bucket as usize, slot }, head, word })
+        };
+        look_in(id.first(self.count)).or_else(|| look_in(id.buckets(self.count).1))
     }
 
     /// What a slot says at a time; `None` if it must be brought up before, or looked at again.

@@ -65,10 +65,13 @@ enum Mark {
     None,
 }
 
+/// What a slot granted, under which version of the quota, and when.
+pub(super) type Granted = (Seat, u32, Timestamp);
+
 /// What a key was granted.
 pub(super) enum Taken<A: Stored, C: Clock> {
-    /// From its slot, under this version of the quota, then. `None`: nothing was asked for, and there is no slot.
-    Slot(Option<(Seat, u32, Timestamp)>),
+    /// From its slot. `None`: nothing was asked for, and there is no slot.
+    Slot(Option<Granted>),
     /// Its limiter is to be asked.
     Way(Way<A, C>),
 }
@@ -94,22 +97,26 @@ impl<A: Stored, C: Clock> Common<A, C> {
         self.changes.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// What the slot of a key says, if it is the slot that is to say it.
-    #[inline]
-    pub(super) fn glance(&self, id: Id, tier: Tier, units: u64, pin: bool) -> Look {
-        match &self.flat {
-            Some(flat) if tier == Tier::DEFAULT => flat.look(id, &self.clock, units, pin),
-            _ => Look::Absent,
+    /// What the slot of a key grants; `None` if the lock must tell.
+    // Always inlined, so that a refusal is made where it is wanted.
+    #[inline(always)]
+    pub(super) fn take(&self, id: Id, tier: Tier, units: u64, pin: bool) -> Result<Option<Granted>, Denied> {
+        let Some(flat) = self.flat.as_ref().filter(|_| tier == Tier::DEFAULT) else { return Ok(None) };
+        if let Some(at) = C::HORIZON.read.and_then(|horizon| flat.spent_until(id, units, horizon)) {
+            return Err(Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()));
+        }
+        match flat.look(id, &self.clock, units, pin) {
+            Look::Go(seat, version, at) => Ok(Some((seat, version, at))),
+            Look::Absent | Look::Away => Ok(None),
+            refusal => Err(self.denied(refusal)),
         }
     }
 
-    /// The refusal that a look says. Always inlined, so that it is made where it is wanted.
-    #[inline(always)]
-    pub(super) fn denied(&self, look: Look) -> Denied {
+    /// The refusal that a look says.
+    fn denied(&self, look: Look) -> Denied {
         let name = self.name.clone();
         match look {
             Look::For(wait_ns) => Denied::exhausted_for(wait_ns, name),
-            Look::Until(at) => Denied::exhausted_until(at, C::HORIZON.now, name),
             Look::Never => Denied::new(Reason::ExceedsCapacity).by(name),
             _ => Denied::new(Reason::Exhausted).by(name),
         }
@@ -247,8 +254,8 @@ impl<A: Stored, C: Clock> Shard<A, C> {
     fn slot(&self, flat: &Flat, kept: &mut Kept<A, C>, id: Id, want: Want) -> Option<Answer<A, C>> {
         let Want::Units { units, pin } = want else { return None };
         loop {
-            match self.common.glance(id, Tier::DEFAULT, units, pin) {
-                Look::Go(seat, version, now) => return Some(Ok(Taken::Slot(Some((seat, version, now))))),
+            match flat.look(id, &self.common.clock, units, pin) {
+                Look::Go(seat, version, at) => return Some(Ok(Taken::Slot(Some((seat, version, at))))),
                 Look::Absent => {}
                 Look::Away => return None,
                 refusal => return Some(Err(self.common.denied(refusal))),

@@ -1,8 +1,6 @@
 //! The lock, the timers, and moving the line on.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -11,6 +9,7 @@ use super::Line;
 use super::gate::{Charge, Gate, Load};
 use super::inner::{Entry, Heard, Inner};
 use super::queue::{Answer, Ticket, Waiter};
+use super::wakes::{Panicked, wake_all};
 use crate::algorithm::Grant;
 use crate::clock::Clock;
 use crate::decision::{Denied, Snapshot};
@@ -84,13 +83,29 @@ impl<G: Gate, C: Clock> Core<G, C> {
     // Always inlined, so that a refusal is made where it is wanted: it is too large to be handed over for nothing.
     #[inline(always)]
     pub(crate) fn take<R>(&self, load: G::Load, granted: impl FnOnce(G::Grant) -> R) -> Result<R, Denied> {
-        let denied = match self.glance(load) {
-            Glimpse::Go(now) => return Ok(granted(G::grant_at_door(now, load))),
-            Glimpse::For(wait_ns) => Denied::exhausted_for(wait_ns, self.name.clone()),
-            Glimpse::Until(at) => Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()),
-            Glimpse::Shut => return self.take_locked(load).map(granted),
-        };
-        Err(denied)
+        if let Some(denied) = self.certainly_denied(load) {
+            return Err(denied);
+        }
+        match self.glance(load) {
+            Glimpse::Go(now) => Ok(granted(G::grant_at_door(now, load))),
+            Glimpse::For(wait_ns) => Err(Denied::exhausted_for(wait_ns, self.name.clone())),
+            Glimpse::Shut => self.take_locked(load).map(granted),
+        }
+    }
+
+    /// The refusal, if too little is left for so long that it is certain without a reading of the clock.
+    #[inline(always)]
+    pub(crate) fn certainly_denied(&self, load: G::Load) -> Option<Denied> {
+        let horizon = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed))?;
+        let at = self.free_after(horizon, load)?;
+        Some(Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()))
+    }
+
+    #[inline(never)]
+    fn free_after(&self, horizon: fn() -> Timestamp, load: G::Load) -> Option<Timestamp> {
+        // Before the clock: the time that passes in between makes it later, which is the safe side.
+        let at = G::free_at(&self.door, load).filter(|_| load.units() > 0)?;
+        (horizon() < at).then_some(at)
     }
 
     /// Takes `load` through the door, or tells what it shows.
@@ -98,11 +113,6 @@ impl<G: Gate, C: Clock> Core<G, C> {
     fn glance(&self, load: G::Load) -> Glimpse {
         if load.units() == 0 {
             return Glimpse::Shut;
-        }
-        if let Some(horizon) = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed)) {
-            if let Some(at) = G::not_by(&self.door, horizon(), load) {
-                return Glimpse::Until(at);
-            }
         }
         let now = self.glance_time();
         match G::look(&self.door, now, load) {
@@ -299,7 +309,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
             return;
         }
         let mut answered = 1;
-        let mut panicked = Panicked(None);
+        let mut panicked = Panicked::none();
         loop {
             let mut wakes = Vec::new();
             let due = self.with(|inner, now| {
@@ -325,8 +335,6 @@ enum Glimpse {
     Go(Timestamp),
     /// Too little is left for so many nanoseconds.
     For(u64),
-    /// Too little is left until this time, certain without a reading of the clock.
-    Until(Timestamp),
     /// Only the lock can tell.
     Shut,
 }
@@ -355,29 +363,6 @@ impl<G: Gate<Load = u64, Grant = Grant>, C: Clock> Core<G, C> {
 
 /// What an ask is answered.
 pub(super) type Told<G> = Result<<G as Gate>::Grant, Denied>;
-
-/// Wakes all, even if one of them panics: each of them has been told something.
-fn wake_all(wakes: Vec<Waker>) -> Panicked {
-    wakes.into_iter().fold(Panicked(None), |panicked, waker| {
-        panicked.or(Panicked(catch_unwind(AssertUnwindSafe(|| waker.wake())).err()))
-    })
-}
-
-/// The first panic of a waker, kept until the line has been moved on.
-#[must_use]
-struct Panicked(Option<Box<dyn Any + Send>>);
-
-impl Panicked {
-    fn or(self, later: Self) -> Self {
-        Self(self.0.or(later.0))
-    }
-
-    fn resume(self) {
-        if let Some(panic) = self.0 {
-            resume_unwind(panic);
-        }
-    }
-}
 
 /// A timer fired.
 impl<G: Gate, C: Clock> Wake for Core<G, C> {

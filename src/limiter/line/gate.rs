@@ -27,7 +27,7 @@ impl Load for u64 {
     }
 }
 
-/// What stands behind a line: a rate or a number of slots. All but `look` and `not_by` is called under the
+/// What stands behind a line: a rate or a number of slots. All but `look` and `free_at` is called under the
 /// line's lock.
 pub(crate) trait Gate: Send + 'static {
     /// What is asked of it.
@@ -41,9 +41,9 @@ pub(crate) trait Gate: Send + 'static {
 
     fn build_door(&self, sealed: Sealed) -> Self::Door;
     fn look(door: &Self::Door, now: Timestamp, load: Self::Load) -> Glance;
-    /// When `load` could go, if that is known and after `horizon`. Takes nothing.
+    /// When `load` could go if nobody else came, if that can be told without knowing what time it is. Takes nothing.
     #[inline]
-    fn not_by(_door: &Self::Door, _horizon: Timestamp, _load: Self::Load) -> Option<Timestamp> {
+    fn free_at(_door: &Self::Door, _load: Self::Load) -> Option<Timestamp> {
         None
     }
     /// The grant of what was taken `now` at the door.

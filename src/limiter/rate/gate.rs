@@ -134,8 +134,8 @@ impl<A: Stored> Gate for RateGate<A> {
     }
 
     #[inline]
-    fn not_by(door: &A::Door, horizon: Timestamp, units: u64) -> Option<Timestamp> {
-        door.not_by(horizon, units)
+    fn free_at(door: &A::Door, units: u64) -> Option<Timestamp> {
+        door.free_at(units)
     }
 
     fn shut(&mut self, door: &A::Door) {

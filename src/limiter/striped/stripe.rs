@@ -110,6 +110,18 @@ impl<C: Clock> Stripe<C> {
         }
     }
 
+    /// Whether nothing is held here, good or not.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.stock.units.load(Ordering::Relaxed) == 0
+    }
+
+    /// The next draw is for what is asked for alone: this thread was refused. By who sits here.
+    #[inline]
+    pub(super) fn draw_less(&self) {
+        self.stock.next.store(0, Ordering::Relaxed);
+    }
+
     /// Spends from stock. By who sits here.
     #[inline]
     pub(super) fn spend(&self, units: u64) -> bool {
@@ -170,7 +182,7 @@ impl<C: Clock> Stripe<C> {
             let epoch = shared.epoch.to_draw();
             if stock.epoch.load(Ordering::Relaxed) != epoch {
                 self.return_stock();
-                stock.next.store(0, Ordering::Relaxed);
+                self.draw_less();
             }
             if !Epoch::is_between_changes(epoch) || units > shared.capacity() {
                 return shared.take(units).map(Taken::granted);
@@ -182,7 +194,7 @@ impl<C: Clock> Stripe<C> {
             let next = stock.next.load(Ordering::Relaxed).min(portion).max(units);
             let granted = match next.saturating_sub(had) {
                 more if parks && more > missing => shared.take(more).or_else(|_| {
-                    stock.next.store(0, Ordering::Relaxed);
+                    self.draw_less();
                     shared.take(missing)
                 }),
                 _ => shared.take(missing),
@@ -278,7 +290,7 @@ impl<C: Clock> Stripe<C> {
 impl<C: Clock> Leave for Stripe<C> {
     fn leave(&self) {
         self.return_stock();
-        self.stock.next.store(0, Ordering::Relaxed);
+        self.draw_less();
         self.shared.seated.0.fetch_sub(1, Ordering::Relaxed);
         // Release: last, when nothing is held here any more.
         self.stock.is_taken.store(0, Ordering::Release);

@@ -5,6 +5,8 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Words of a bucket: a cache line.
 pub(super) const LINE: usize = 8;
+pub(super) type Line = [AtomicU64; LINE];
+
 /// All buckets.
 pub(super) struct Words {
     all: Box<[AtomicU64]>,
@@ -20,15 +22,15 @@ impl Words {
     }
 
     #[inline]
-    pub(super) fn line(&self, line: u64) -> &[AtomicU64] {
+    pub(super) fn line(&self, line: u64) -> &Line {
         let start = self.first + line as usize * LINE;
-        &self.all[start..start + LINE]
+        self.all[start..].first_chunk().expect("lines are whole")
     }
 }
 
 /// The slot of a key in a bucket.
 #[inline]
-pub(super) fn find(line: &[AtomicU64], id: Id) -> Option<(usize, Word)> {
+pub(super) fn find(line: &Line, id: Id) -> Option<(usize, Word)> {
     let fingerprint = id.fingerprint();
     line.iter().enumerate().skip(1).find_map(|(slot, word)| {
         let word = Word(word.load(Ordering::Acquire));

@@ -1,11 +1,11 @@
 //! Places for keys: made, marked, kept and given up. All but pins under the lock of the key's shard.
 
-use super::lines::swap;
+use super::lines::{Line, swap};
 use super::reading::{Says, Scale};
 use super::word::{Head, Word};
 use super::{Flat, Id, Look, Place, Seat, Start};
 use crate::algorithm::TokenBucket;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 
 impl Flat {
     /// A place for a key that has none; where `full`, one of another key if there is any. Under the lock of its shard.
@@ -30,7 +30,7 @@ impl Flat {
     }
 
     /// A place in one bucket, and how many there are.
-    fn place_in(&self, bucket: usize, line: &[AtomicU64], now_ns: u64, full: bool) -> (Place, usize) {
+    fn place_in(&self, bucket: usize, line: &Line, now_ns: u64, full: bool) -> (Place, usize) {
         let (version, scale) = self.readings.scale();
         let head = Head(line[0].load(Ordering::Acquire));
         let keeps = head.is_pinned() || self.readings.starts_late(version);

@@ -63,10 +63,17 @@ impl Id {
         if bits == 0 { 1 } else { bits }
     }
 
+    /// The bucket it is looked for first.
+    #[inline]
+    pub(super) const fn first(self, count: u64) -> u64 {
+        ((self.hash >> 32) * count) >> 32
+    }
+
     /// The two buckets. Of two keys of one fingerprint either both are the same or none is: the second is what is
     /// missing from the first to a sum that the fingerprint tells.
+    #[inline]
     pub(super) const fn buckets(self, count: u64) -> (u64, u64) {
-        let first = ((self.hash >> 32) * count) >> 32;
+        let first = self.first(count);
         let spread = self.fingerprint().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let sum = (spread * count) >> 32;
         (first, if sum >= first { sum - first } else { sum + count - first })
