@@ -4,8 +4,10 @@ mod acquire;
 mod allowance;
 mod builder;
 mod call;
+mod calls;
 mod estimate;
 mod gate;
+mod jitter;
 mod learner;
 mod pace;
 mod permit;
@@ -29,7 +31,8 @@ use crate::decision::{Ask, Denied, Reason, Standing};
 use crate::limiter::gate::Core;
 use crate::limiter::{Census, Limiter, Permit, TryLimiter, Unlimited};
 use crate::units::{Cost, Name, Timestamp};
-use gate::{GuardGate, Pass};
+use calls::Pass;
+use gate::GuardGate;
 
 /// A guard of the calls to one upstream: await it before each call, and let it observe each answer. A cheap handle: clones
 /// share one state.
@@ -248,6 +251,7 @@ impl<L, C: Clock> Guard<L, C> {
     /// Closes for good: those who wait and all who come are refused as closed. Permits out stay valid.
     pub fn close(&self) {
         self.core.close();
+        wake(self.core.change(|gate, _| gate.close()));
     }
 
     /// Makes it one of a group. Once.
@@ -327,6 +331,7 @@ impl<K: ?Sized, L: TryLimiter + Clone, C: Clock> TryLimiter<K> for Guard<L, C> {
         }
         permit.refund();
         self.core.give_back(pass, usage);
-        Err(Denied::new(Reason::Exhausted).after(Some(self.held_for())).by(self.name().cloned()))
+        let wait = self.core.ready_in(usage)?;
+        Err(Denied::new(Reason::Exhausted).after(Some(wait)).by(self.name().cloned()))
     }
 }

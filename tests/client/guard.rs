@@ -2,15 +2,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tollgate::client::{Budget, Guard, GuardError, Guarded, Scope, Signals, Unit};
 use tollgate::{
-    Ask, Concurrency, Denied, Error, Limiter, LimiterExt, ManualClock, Permit, Quota, Reason, TokenBucket,
-    TryLimiter, Unlimited,
+    Ask, Concurrency, Denied, Error, Limiter, LimiterExt, Line, ManualClock, Permit, Quota, Reason,
+    TokenBucket, TryLimiter, Unlimited,
 };
 
 pub(crate) const fn secs(secs: u64) -> Duration {
@@ -508,4 +508,113 @@ fn a_closed_guard_refuses_those_who_wait() {
     assert!(poll(&mut waits).is_pending());
     guard.close();
     assert_eq!(refusal(poll(&mut waits)).reason(), Reason::Closed);
+}
+
+#[test]
+fn closing_refuses_those_too_who_wait_for_the_limits() {
+    let clock = ManualClock::new();
+    let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
+    let guard = plain(slots, &clock);
+    let held = now(&guard);
+    let mut waits = Box::pin(guard.acquire(1));
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&count)))).is_pending());
+    guard.close();
+    assert!(count.0.load(Ordering::Relaxed) > 0, "it was woken");
+    assert_eq!(refusal(poll(&mut waits)).reason(), Reason::Closed);
+    drop(held);
+}
+
+#[test]
+fn what_takes_nothing_goes_in_a_hold_too() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    guard.hold(secs(10));
+    drop(granted(poll(&mut Box::pin(guard.acquire(0)))));
+    assert!(TryLimiter::<()>::try_acquire(&guard, &(), 0.into()).is_ok());
+    guard.close();
+    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(0)))).reason(), Reason::Closed);
+}
+
+#[test]
+fn who_waits_for_the_limits_is_not_sent_into_a_budget_that_is_spent() {
+    let clock = ManualClock::new();
+    let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
+    let guard = plain(slots.clone(), &clock);
+    let mut first = now(&guard);
+    let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(guard.acquire(1))).collect();
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()));
+    first.observe(&left(10, 1, secs(30)));
+    drop(first);
+    let mut last = granted(poll(&mut waiting[0]));
+    last.observe(&left(10, 0, secs(30)));
+    drop(last);
+    assert!(poll(&mut waiting[1]).is_pending());
+    assert!(poll(&mut waiting[2]).is_pending());
+    assert_eq!(slots.snapshot().remaining, 1, "it holds no slot while it waits for the server");
+    clock.advance(secs(30));
+    drop(granted(poll(&mut waiting[1])));
+    drop(granted(poll(&mut waiting[2])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_does_not_put_those_last_who_came_first() {
+    let rate = TokenBucket::new(Quota::per_second(1).burst(1)).unwrap();
+    let guard = Guard::new(rate);
+    drop(guard.acquire(1).await.unwrap());
+    let served = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..12 {
+        let (guard, served) = (guard.clone(), Arc::clone(&served));
+        tasks.spawn(async move {
+            drop(guard.acquire(1).await.unwrap());
+            served.lock().unwrap().push(number);
+        });
+    }
+    tokio::time::sleep(MS).await;
+    assert!((1..12).contains(&guard.waiting()), "some wait for the limits: {}", guard.waiting());
+    for _ in 0..3 {
+        guard.hold(secs(10));
+        tokio::time::sleep(secs(9)).await;
+    }
+    tasks.join_all().await;
+    assert_eq!(*served.lock().unwrap(), (0..12).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_line_takes_back_whom_a_hold_sends_back() {
+    let clock = ManualClock::new();
+    let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
+    let builder = Guard::builder(slots).clock(clock.clone()).jitter_percent(0).line(Line::new().limit(1));
+    let guard = builder.build().unwrap();
+    let held = now(&guard);
+    let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(guard.acquire(1))).collect();
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()));
+    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(1)))).reason(), Reason::LineFull);
+    guard.hold(secs(10));
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()), "they were there before");
+    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(1)))).reason(), Reason::LineFull);
+    drop(held);
+    clock.advance(secs(10));
+    for mut one in waiting {
+        drop(granted(poll(&mut one)));
+    }
+}
+
+#[test]
+fn a_leaked_permit_is_forgotten_whoever_else_waits() {
+    let clock = ManualClock::new();
+    let rate = TokenBucket::builder(Quota::per_second(1).burst(1)).clock(clock.clone()).build().unwrap();
+    let guard = plain(rate, &clock);
+    drop(now(&guard));
+    let mut never_polled_again = Box::pin(guard.acquire(1));
+    assert!(poll(&mut never_polled_again).is_pending());
+    clock.advance(secs(2));
+    Box::leak(Box::new(now(&guard)));
+    clock.advance(secs(1));
+    now(&guard).observe(&left(2, 2, secs(50)));
+    clock.advance(secs(1));
+    assert!(is_shut(&guard), "two may not have been counted");
+    clock.advance(secs(58));
+    let _one = now(&guard);
 }

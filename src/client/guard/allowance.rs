@@ -185,6 +185,12 @@ impl Allowances {
         self.all.iter().map(|one| one.ready_at(now, usage, undecided)).max().unwrap_or(now).max(now)
     }
 
+    /// Whether what was granted may still be sent, with so much on the way. A budget without a reset has let it ask.
+    pub(super) fn permit(&mut self, now: Timestamp, usage: Usage, on_the_way: Usage, last_sent: u64) -> bool {
+        self.all.retain_mut(|one| one.roll(now, last_sent));
+        self.all.iter().all(|one| !one.resets || one.ready_at(now, usage, on_the_way) <= now)
+    }
+
     pub(super) fn spend(&mut self, now: Timestamp) {
         self.all.iter_mut().for_each(|one| one.spend(now));
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::Guard;
 use super::estimate::Outputs;
-use super::gate::{GuardGate, Jitter};
+use super::gate::GuardGate;
+use super::jitter::Jitter;
 use super::learner::Learner;
 use super::upstream::Upstream;
 use crate::client::retry::Repeat;

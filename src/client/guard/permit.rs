@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::gate::{GuardGate, Pass};
+use super::calls::Pass;
+use super::gate::GuardGate;
 use super::{Guard, Told};
 use crate::client::tells::Tells;
 use crate::client::usage::Usage;

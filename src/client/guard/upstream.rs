@@ -76,7 +76,6 @@ impl Upstream {
 
     /// What was granted at `granted_at` and not sent.
     pub(super) fn give_back(&mut self, now: Timestamp, granted_at: Timestamp, usage: Usage) {
-        self.undecided = self.undecided.minus(usage);
         self.settle(now, granted_at, usage, Usage::ZERO);
         if let Some(pace) = &mut self.pace {
             pace.give_back(usage.requests);
