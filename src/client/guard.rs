@@ -175,7 +175,8 @@ impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
 }
 
 impl<L, C: Clock> Guard<L, C> {
-    /// Takes in what was told outside of a call.
+    /// Takes in what was told outside of a call. It may be older than what calls were answered: it tightens budgets, and
+    /// loosens none before their window ends.
     pub fn observe<T: Tells + ?Sized>(&self, answer: &T) {
         if let Some(signals) = answer.signals(self.profile(), self.unix()) {
             self.told.hear(&signals);
@@ -183,7 +184,8 @@ impl<L, C: Clock> Guard<L, C> {
         }
     }
 
-    /// Holds everybody until `wait` from now, in place of any hold there is: a shorter one lets those who wait go sooner.
+    /// Holds everybody until `wait` from now, in place of any hold there is: a shorter one lets those who wait go sooner. Beyond
+    /// the [ceiling](GuardBuilder::ceiling) all are refused, as where the server asks for so long.
     pub fn hold(&self, wait: Duration) {
         wake(self.core.change(|gate, now| gate.hold(now, wait, true)));
     }

@@ -602,6 +602,33 @@ fn a_full_line_takes_back_whom_a_hold_sends_back() {
 }
 
 #[test]
+fn a_wait_behind_others_counts_whole_windows() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    now(&guard).observe(&left(10, 0, secs(30)));
+    // Ten in each window to come.
+    let mut waiting: Vec<_> = (0..30).map(|_| Box::pin(guard.acquire(Ask::ONE.within(secs(95))))).collect();
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()));
+    let denied = refusal(poll(&mut Box::pin(guard.acquire(Ask::ONE.within(secs(95))))));
+    assert_eq!((denied.reason(), denied.retry_after()), (Reason::Exhausted, Some(secs(120))));
+    // Those who wait already are not sent away either when something changes.
+    guard.observe(&Signals::default());
+    let mut served = 0;
+    for _ in 0..3 {
+        clock.advance(secs(30));
+        waiting.retain_mut(|one| match poll(one) {
+            Poll::Pending => true,
+            answer => {
+                granted(answer).observe(&Signals::default());
+                served += 1;
+                false
+            }
+        });
+    }
+    assert_eq!(served, 30);
+}
+
+#[test]
 fn a_leaked_permit_is_forgotten_whoever_else_waits() {
     let clock = ManualClock::new();
     let rate = TokenBucket::builder(Quota::per_second(1).burst(1)).clock(clock.clone()).build().unwrap();
@@ -617,4 +644,19 @@ fn a_leaked_permit_is_forgotten_whoever_else_waits() {
     assert!(is_shut(&guard), "two may not have been counted");
     clock.advance(secs(58));
     let _one = now(&guard);
+}
+
+#[test]
+fn what_is_told_outside_of_calls_loosens_nothing() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    now(&guard).observe(&left(10, 2, secs(30)));
+    let _one = now(&guard);
+    guard.observe(&left(10, 9, secs(30)));
+    let _two = now(&guard);
+    assert!(is_shut(&guard), "two were left");
+    // Of a new window it tells what is new.
+    guard.observe(&left(10, 3, secs(90)));
+    let _three = now(&guard);
+    assert!(is_shut(&guard));
 }

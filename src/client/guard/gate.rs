@@ -25,6 +25,8 @@ pub(in crate::client) struct GuardGate {
     pub(super) ceiling: Duration,
     pub(super) jitter: Jitter,
     calls: Calls,
+    /// The most of each that one has waited for.
+    largest: Usage,
     is_closed: bool,
     /// How often the server has asked for longer than it may.
     barred: u64,
@@ -59,6 +61,7 @@ impl GuardGate {
             ceiling,
             jitter,
             calls: Calls::default(),
+            largest: Usage::requests(1),
             is_closed: false,
             barred: 0,
             walked: None,
@@ -152,7 +155,7 @@ impl GuardGate {
 
     /// If the server asks for longer than it may, those who wait are to be told.
     fn bar(&mut self, now: Timestamp) {
-        if self.upstream.server_ready_at(now, Usage::requests(1)).since(now) > self.ceiling {
+        if self.upstream.server_ready_at(now, self.largest).since(now) > self.ceiling {
             self.barred += 1;
         }
     }
@@ -164,7 +167,8 @@ impl GuardGate {
         let sent = pass.map_or(last_sent, |pass| pass.sent);
         let decided = pass.filter(|pass| self.uncount(pass)).map(Pass::usage);
         let usage = decided.unwrap_or(Usage::ZERO);
-        self.upstream.allowances.hear(signals, Heard { sent, last_sent, usage, now });
+        let heard = Heard { sent: pass.map(|pass| pass.sent), last_sent, usage, now };
+        self.upstream.allowances.hear(signals, heard);
         if !signals.throttled {
             self.bar(now);
             if let Some(usage) = decided {
@@ -211,7 +215,7 @@ impl GuardGate {
         let when = walk.upstream.ready_at(walk.at.max(now), usage);
         if let When::At(at) = when {
             walk.at = at;
-            walk.upstream.spend(at, usage);
+            walk.upstream.foresee(at, usage);
         }
         when
     }
@@ -280,7 +284,7 @@ impl Gate for GuardGate {
         } else {
             self.freshen(now);
             let mut walk = self.walked.take().unwrap_or_else(|| {
-                let mut walk = Walk { upstream: self.upstream.clone(), at: now };
+                let mut walk = Walk { upstream: self.upstream.ahead(), at: now };
                 each.for_each(|usage| {
                     Self::walk_on(&mut walk, now, usage);
                 });
@@ -304,6 +308,7 @@ impl Gate for GuardGate {
     }
 
     fn joined(&mut self, now: Timestamp, usage: Usage) {
+        self.largest = self.largest.most(usage);
         if let Some(mut walk) = self.walked.take() {
             Self::walk_on(&mut walk, now, usage);
             self.walked = Some(walk);
@@ -328,7 +333,7 @@ impl Gate for GuardGate {
     }
 
     fn plan(&self) -> Option<Walk> {
-        Some(Walk { upstream: self.upstream.clone(), at: Timestamp::ZERO })
+        Some(Walk { upstream: self.upstream.ahead(), at: Timestamp::ZERO })
     }
 
     fn plan_next(
@@ -341,7 +346,7 @@ impl Gate for GuardGate {
         match plan.upstream.ready_at(plan.at.max(now), usage) {
             When::At(at) if at <= deadline => {
                 plan.at = at;
-                plan.upstream.spend(at, usage);
+                plan.upstream.foresee(at, usage);
                 Some(at)
             }
             _ => None,

@@ -1,0 +1,48 @@
+//! Upstreams that are wrong, or mean harm: nothing they say stops a guard for ever, looses a storm, or loosens a limit.
+
+use http::{HeaderMap, StatusCode};
+use tollgate::client::{Profile, Signals, Unit, Usage};
+use tollgate::{ManualClock, Reason, Unlimited};
+
+use crate::guard::{budget, granted, is_shut, now, plain, poll, refusal, secs, throttle, told};
+
+#[test]
+fn a_limit_of_nothing_lets_one_call_a_window_ask_again() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    now(&guard).observe(&told(budget(Unit::Requests, 0, 0, secs(30))));
+    let mut waits = Box::pin(guard.acquire(1));
+    assert!(poll(&mut waits).is_pending());
+    clock.advance(secs(30));
+    let _asks = granted(poll(&mut waits));
+    assert!(is_shut(&guard));
+}
+
+#[test]
+fn of_one_budget_told_twice_the_most_restrictive_counts() {
+    for field in [r#""a";r=0;t=5, "a";r=50;t=60"#, r#""a";r=50;t=60, "a";r=0;t=5"#] {
+        let clock = ManualClock::new();
+        let guard = plain(Unlimited, &clock);
+        let mut headers = HeaderMap::new();
+        headers.insert("ratelimit", field.parse().unwrap());
+        let said = Signals::read(Profile::Auto, StatusCode::OK, &headers, secs(0));
+        now(&guard).observe(&said);
+        assert!(is_shut(&guard), "{field}");
+        clock.advance(secs(5));
+        drop(now(&guard));
+    }
+}
+
+#[test]
+fn who_waits_for_tokens_is_told_too_when_the_server_asks_for_too_long() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    let (mut first, mut second) = (now(&guard), now(&guard));
+    first.observe(&told(budget(Unit::Tokens, 10_000, 300, secs(20))));
+    let mut waits = Box::pin(guard.reserve(Usage::tokens(400, 100)));
+    assert!(poll(&mut waits).is_pending());
+    second.observe(&told(budget(Unit::Tokens, 10_000, 300, secs(120))));
+    let denied = refusal(poll(&mut waits));
+    assert_eq!((denied.reason(), denied.retry_after()), (Reason::AskedTooLong, Some(secs(120))));
+    let _small = granted(poll(&mut Box::pin(guard.reserve(Usage::tokens(100, 100)))));
+}
