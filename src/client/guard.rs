@@ -190,10 +190,11 @@ impl<L, C: Clock> Guard<L, C> {
         wake(self.core.change(|gate, now| gate.hold(now, wait, true)));
     }
 
-    /// Ends the hold, and forgets what the server has told of its budgets and what it has taught.
+    /// Ends the hold, and forgets what the server has told of its budgets and what it has taught: it begins again as it did
+    /// when it was new.
     pub fn lift(&self) {
         wake(self.core.change(|gate, now| {
-            gate.forget();
+            gate.forget(now);
             gate.hold(now, Duration::ZERO, true)
         }));
     }
@@ -204,7 +205,8 @@ impl<L, C: Clock> Guard<L, C> {
         self.core.with_gate(|gate, now| gate.held_for(now))
     }
 
-    /// The learned rate in requests a second, once a throttle has taught one.
+    /// The rate in requests a second at which calls are spaced: the one it was told to start at, or once a throttle has taught
+    /// one what is learnt.
     #[must_use]
     pub fn learned_rate(&self) -> Option<f64> {
         self.core.with_gate(|gate, _| gate.upstream.pace.as_ref().map(pace::Pace::rate))

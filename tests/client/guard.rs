@@ -537,6 +537,54 @@ fn what_takes_nothing_goes_in_a_hold_too() {
 }
 
 #[test]
+fn one_that_was_lifted_is_as_careful_as_a_new_one() {
+    let clock = ManualClock::new();
+    let guard = Guard::learning_builder().clock(clock.clone()).jitter_percent(0).build().unwrap();
+    for _ in 0..10 {
+        let mut permit = now(&guard);
+        clock.advance(50 * MS);
+        permit.observe(&Signals::default());
+    }
+    now(&guard).observe(&throttle(secs(2)));
+    clock.advance(secs(2));
+    drop(now(&guard));
+    assert!(guard.learned_rate().is_some());
+    guard.lift();
+    assert_eq!(guard.learned_rate(), None);
+    let _one = now(&guard);
+    assert!(is_shut(&guard), "nothing is known, and one call is under way");
+
+    let builder = Guard::learning_builder().clock(clock.clone()).start_at(Quota::per_second(10));
+    let guard = builder.build().unwrap();
+    drop(now(&guard));
+    guard.lift();
+    assert_eq!(guard.learned_rate(), Some(10.0));
+    drop(now(&guard));
+    assert!(is_shut(&guard), "a tenth of a second is between two calls");
+}
+
+#[test]
+fn a_call_without_an_answer_teaches_nothing() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    let mut silent = throttle(Duration::ZERO);
+    silent.wait = None;
+    now(&guard).observe(&silent);
+    clock.advance(secs(1));
+    drop(now(&guard));
+    now(&guard).observe(&silent);
+    assert_eq!(guard.held_for(), secs(2), "nobody has said that it serves again");
+
+    // Nor is it served for that it was given up.
+    let guard = plain(Unlimited, &clock);
+    (0..40).for_each(|_| drop(now(&guard)));
+    now(&guard).observe(&silent);
+    clock.advance(secs(1));
+    drop(now(&guard));
+    assert_eq!(guard.learned_rate(), None);
+}
+
+#[test]
 fn who_waits_for_the_limits_is_not_sent_into_a_budget_that_is_spent() {
     let clock = ManualClock::new();
     let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();

@@ -7,6 +7,19 @@ use tollgate::{ManualClock, Reason, Unlimited};
 use crate::guard::{budget, granted, is_shut, now, plain, poll, refusal, secs, throttle, told};
 
 #[test]
+fn a_wait_of_nothing_is_no_licence_to_storm() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        now(&guard).observe(&throttle(secs(0)));
+        held.push(guard.held_for());
+        clock.advance(secs(120));
+    }
+    assert_eq!(held, [1, 2, 4, 8, 16, 32, 60, 60].map(secs));
+}
+
+#[test]
 fn a_limit_of_nothing_lets_one_call_a_window_ask_again() {
     let clock = ManualClock::new();
     let guard = plain(Unlimited, &clock);

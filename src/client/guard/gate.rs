@@ -27,6 +27,8 @@ pub(in crate::client) struct GuardGate {
     calls: Calls,
     /// The most of each that one has waited for.
     largest: Usage,
+    /// What was guessed of the rate before anything was learnt.
+    guessed: Option<f64>,
     is_closed: bool,
     /// How often the server has asked for longer than it may.
     barred: u64,
@@ -54,6 +56,7 @@ impl GuardGate {
         ceiling: Duration,
         jitter: Jitter,
     ) -> Self {
+        let guessed = upstream.pace.as_ref().map(Pace::rate);
         Self {
             upstream,
             learner,
@@ -62,6 +65,7 @@ impl GuardGate {
             jitter,
             calls: Calls::default(),
             largest: Usage::requests(1),
+            guessed,
             is_closed: false,
             barred: 0,
             walked: None,
@@ -181,26 +185,28 @@ impl GuardGate {
         let teaches = !explained && signals.scope != Scope::Shared;
         let rate = self.upstream.pace.as_ref().map(Pace::rate);
         self.learner.throttled(sent, last_sent, rate, teaches);
-        let wait = signals.hold().unwrap_or_else(|| self.learner.backoff().min(self.ceiling));
+        // To come back at once is no wait: who is refused for it each time would storm.
+        let told = signals.hold().filter(|wait| !wait.is_zero());
+        let wait = told.unwrap_or_else(|| self.learner.backoff().min(self.ceiling));
         let later = self.jitter.stretch(wait);
         // What the server asks for and may ask for is not made too long by what we add.
         self.hold(now, if wait <= self.ceiling { later.min(self.ceiling) } else { later }, false)
     }
 
-    /// Forgets what the server has told and taught.
-    pub(super) fn forget(&mut self) {
+    /// Forgets what the server has told and taught: it begins again as a new one does.
+    pub(super) fn forget(&mut self, now: Timestamp) {
         self.walked = None;
         self.upstream.allowances.clear();
-        self.upstream.pace = None;
+        self.upstream.pace = self.guessed.map(|rate| Pace::guessed(rate, now));
         self.learner.forget();
     }
 
     /// A call is over, answered or not.
-    pub(super) fn over(&mut self, now: Timestamp, pass: &Pass) {
+    pub(super) fn over(&mut self, pass: &Pass) {
         if self.uncount(pass) {
             self.walked = None;
             self.upstream.allowances.hear_nothing(pass.usage(), self.upstream.last_sent);
-            self.learner.served(pass.sent, pass.usage().requests, now);
+            self.learner.ended();
         }
     }
 

@@ -59,7 +59,7 @@ impl<P, C: Clock> Guarded<P, C> {
 
 impl<P, C: Clock> Drop for Guarded<P, C> {
     fn drop(&mut self) {
-        self.core.improve(|gate, now| gate.over(now, &self.pass));
+        self.core.improve(|gate, _| gate.over(&self.pass));
     }
 }
 
