@@ -83,10 +83,7 @@ pub(super) trait Group: Send + Sync {
 }
 
 impl Told {
-    fn hear(&self, signals: &Signals) {
-        if let Some(retries) = self.retries.as_ref().filter(|_| !signals.failed) {
-            retries.succeeded();
-        }
+    fn pass_on(&self, signals: &Signals) {
         if signals.throttled && signals.scope == Scope::Everyone {
             if let (Some(group), Some(wait)) = (self.group.get().and_then(Weak::upgrade), signals.hold()) {
                 group.hold_all(wait);
@@ -95,7 +92,8 @@ impl Told {
     }
 }
 
-fn answered<C: Clock>(core: &Arc<Core<GuardGate, C>>, pass: Option<&Pass>, signals: &Signals) {
+fn answered<C: Clock>(core: &Arc<Core<GuardGate, C>>, told: &Told, pass: Option<&Pass>, signals: &Signals) {
+    told.pass_on(signals);
     wake(core.change(|gate, now| gate.answered(now, pass, signals)));
 }
 
@@ -179,8 +177,10 @@ impl<L, C: Clock> Guard<L, C> {
     /// loosens none before their window ends.
     pub fn observe<T: Tells + ?Sized>(&self, answer: &T) {
         if let Some(signals) = answer.signals(self.profile(), self.unix()) {
-            self.told.hear(&signals);
-            answered(&self.core, None, &signals);
+            if let Some(retries) = self.told.retries.as_ref().filter(|_| !signals.failed) {
+                retries.succeeded();
+            }
+            answered(&self.core, &self.told, None, &signals);
         }
     }
 
@@ -213,8 +213,9 @@ impl<L, C: Clock> Guard<L, C> {
     }
 
     /// Whether a call with this answer may be made again. Counts the failure; where it may, acquire a permit anew: it
-    /// obeys the wait. False without a retry budget, for calls that must not be repeated, for answers that are no
-    /// failures, and where the server says so.
+    /// obeys the wait of a throttle. The wait that a failure without a throttle asks for is in [`Signals::wait`]. False
+    /// without a retry budget, for calls that must not be repeated, for answers that are no failures, and where the server
+    /// says so.
     #[must_use = "a failure that may not be tried again goes to the caller"]
     pub fn may_retry(&self, signals: &Signals, repeat: Repeat) -> bool {
         let Some(retries) = self.told.retries.as_ref().filter(|_| signals.failed) else { return false };

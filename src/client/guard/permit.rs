@@ -26,11 +26,19 @@ pub struct Guarded<P, C: Clock = DefaultClock> {
     pass: Pass,
     /// Gone once it has been settled.
     permit: Option<P>,
+    /// Whether what was answered so far says that the call failed.
+    failed: Option<bool>,
 }
 
 impl<P, C: Clock> Guarded<P, C> {
     pub(super) fn new<L>(guard: &Guard<L, C>, pass: Pass, permit: P) -> Self {
-        Self { core: Arc::clone(&guard.core), told: Arc::clone(&guard.told), pass, permit: Some(permit) }
+        Self {
+            core: Arc::clone(&guard.core),
+            told: Arc::clone(&guard.told),
+            pass,
+            permit: Some(permit),
+            failed: None,
+        }
     }
 
     /// What was reserved for the call.
@@ -45,8 +53,8 @@ impl<P, C: Clock> Guarded<P, C> {
         let clock = self.core.clock();
         let unix = Duration::from_nanos(clock.unix_ns().saturating_add(clock.now().as_ns()));
         if let Some(signals) = answer.signals(self.told.profile, unix) {
-            self.told.hear(&signals);
-            super::answered(&self.core, Some(&self.pass), &signals);
+            self.failed = Some(self.failed == Some(true) || signals.failed);
+            super::answered(&self.core, &self.told, Some(&self.pass), &signals);
         }
     }
 
@@ -59,6 +67,9 @@ impl<P, C: Clock> Guarded<P, C> {
 
 impl<P, C: Clock> Drop for Guarded<P, C> {
     fn drop(&mut self) {
+        if let (Some(retries), Some(false)) = (&self.told.retries, self.failed) {
+            retries.succeeded();
+        }
         self.core.improve(|gate, _| gate.over(&self.pass));
     }
 }
