@@ -83,9 +83,10 @@ pub(super) trait Group: Send + Sync {
 }
 
 impl Told {
-    fn pass_on(&self, signals: &Signals) {
+    /// If it means all of them, the others are held for it as this one is.
+    fn pass_on(&self, signals: &Signals, wait: Duration) {
         if signals.throttled && signals.scope == Scope::Everyone {
-            if let (Some(group), Some(wait)) = (self.group.get().and_then(Weak::upgrade), signals.hold()) {
+            if let Some(group) = self.group.get().and_then(Weak::upgrade) {
                 group.hold_all(wait);
             }
         }
@@ -93,8 +94,9 @@ impl Told {
 }
 
 fn answered<C: Clock>(core: &Arc<Core<GuardGate, C>>, told: &Told, pass: Option<&Pass>, signals: &Signals) {
-    told.pass_on(signals);
-    wake(core.change(|gate, now| gate.answered(now, pass, signals)));
+    let (wakers, wait) = core.change(|gate, now| gate.answered(now, pass, signals));
+    wake(wakers);
+    told.pass_on(signals, wait);
 }
 
 fn wake(wakers: Vec<Waker>) {

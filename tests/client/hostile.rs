@@ -1,7 +1,7 @@
 //! Upstreams that are wrong, or mean harm: nothing they say stops a guard for ever, looses a storm, or loosens a limit.
 
 use http::{HeaderMap, StatusCode};
-use tollgate::client::{Profile, Signals, Unit, Usage};
+use tollgate::client::{Guard, Guards, Origin, Profile, Scope, Signals, Unit, Usage};
 use tollgate::{ManualClock, Reason, Unlimited};
 
 use crate::guard::{budget, granted, is_shut, now, plain, poll, refusal, secs, throttle, told};
@@ -58,4 +58,23 @@ fn who_waits_for_tokens_is_told_too_when_the_server_asks_for_too_long() {
     let denied = refusal(poll(&mut waits));
     assert_eq!((denied.reason(), denied.retry_after()), (Reason::AskedTooLong, Some(secs(120))));
     let _small = granted(poll(&mut Box::pin(guard.reserve(Usage::tokens(100, 100)))));
+}
+
+#[test]
+fn no_server_speaks_for_another() {
+    let clock = ManualClock::new();
+    let make = clock.clone();
+    let origins = Guards::new(move |_: &Origin| plain(Unlimited, &make));
+    let guard = |url: &str| -> Guard<Unlimited, ManualClock> {
+        origins.of(&Origin::of(&url.parse().unwrap())).unwrap()
+    };
+    let (evil, other) = (guard("https://evil.example/"), guard("https://other.example/"));
+    let mut everything = throttle(Signals::WAIT_MAX);
+    everything.scope = Scope::Everyone;
+    now(&evil).observe(&everything);
+    assert!(is_shut(&evil));
+    drop((now(&other), now(&guard("https://new.example/"))));
+    // The caller may still hold them all.
+    origins.hold(secs(5));
+    assert!(is_shut(&other) && is_shut(&guard("https://newer.example/")));
 }

@@ -164,8 +164,14 @@ impl GuardGate {
         }
     }
 
-    /// What the answer of a call says; `None` for what was told outside of any call. Returns who is to be woken.
-    pub(super) fn answered(&mut self, now: Timestamp, pass: Option<&Pass>, signals: &Signals) -> Vec<Waker> {
+    /// What the answer of a call says; `None` for what was told outside of any call. Returns who is to be woken,
+    /// and for how long everybody is held for it.
+    pub(super) fn answered(
+        &mut self,
+        now: Timestamp,
+        pass: Option<&Pass>,
+        signals: &Signals,
+    ) -> (Vec<Waker>, Duration) {
         self.walked = None;
         let last_sent = self.upstream.last_sent;
         let sent = pass.map_or(last_sent, |pass| pass.sent);
@@ -178,7 +184,7 @@ impl GuardGate {
             if let Some(usage) = decided {
                 self.learner.served(sent, usage.requests, now);
             }
-            return Vec::new();
+            return (Vec::new(), Duration::ZERO);
         }
         // Who is told that a budget is exhausted knows all there is to know; a rate is learnt where nothing was told.
         let explained = signals.budgets.iter().any(|budget| budget.remaining == Some(0));
@@ -190,7 +196,8 @@ impl GuardGate {
         let wait = told.unwrap_or_else(|| self.learner.backoff().min(self.ceiling));
         let later = self.jitter.stretch(wait);
         // What the server asks for and may ask for is not made too long by what we add.
-        self.hold(now, if wait <= self.ceiling { later.min(self.ceiling) } else { later }, false)
+        let later = if wait <= self.ceiling { later.min(self.ceiling) } else { later };
+        (self.hold(now, later, false), later)
     }
 
     /// Forgets what the server has told and taught: it begins again as a new one does.
