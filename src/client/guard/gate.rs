@@ -217,6 +217,13 @@ impl GuardGate {
         }
     }
 
+    /// How many requests a call was, in place of those it was granted for.
+    pub(super) fn settle_requests(&mut self, now: Timestamp, pass: &Pass, requests: u64) {
+        self.walked = None;
+        let actual = Usage { requests, ..pass.usage() };
+        self.upstream.settle(now, pass.granted_at, pass.usage(), actual);
+    }
+
     /// What a call took, in place of what was reserved for it.
     pub(super) fn settle(&mut self, now: Timestamp, pass: &Pass, actual: Usage) {
         self.walked = None;

@@ -79,10 +79,12 @@ impl<P: Permit, C: Clock> Permit for Guarded<P, C> {
         Cost::new(self.pass.usage().requests)
     }
 
-    /// Settles what the limits hold; zero means that the call was never made.
+    /// Settles what the limits hold, and the guard's own quota of requests; zero means that the call was never made.
     fn settle(mut self, actual: Cost) {
         if actual == Cost::ZERO {
             self.core.give_back(self.pass, self.pass.usage());
+        } else {
+            self.core.change(|gate, now| gate.settle_requests(now, &self.pass, actual.units()));
         }
         if let Some(permit) = self.permit.take() {
             permit.settle(actual);
