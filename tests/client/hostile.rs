@@ -1,8 +1,12 @@
 //! Upstreams that are wrong, or mean harm: nothing they say stops a guard for ever, looses a storm, or loosens a limit.
 
-use http::{HeaderMap, StatusCode};
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, StatusCode};
+use proptest::prelude::*;
 use tollgate::client::{Guard, Guards, Origin, Profile, Scope, Signals, Unit, Usage};
-use tollgate::{ManualClock, Reason, Unlimited};
+use tollgate::{Clock, Error, ManualClock, Quota, Reason, TokenBucket, TryLimiter, Unlimited};
 
 use crate::guard::{budget, granted, is_shut, now, plain, poll, refusal, secs, throttle, told};
 
@@ -77,4 +81,119 @@ fn no_server_speaks_for_another() {
     // The caller may still hold them all.
     origins.hold(secs(5));
     assert!(is_shut(&other) && is_shut(&guard("https://newer.example/")));
+}
+
+const NAMES: [&str; 16] = [
+    "retry-after",
+    "retry-after-ms",
+    "date",
+    "ratelimit",
+    "ratelimit-policy",
+    "ratelimit-limit",
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-reset-tokens",
+    "grpc-status",
+    "grpc-retry-pushback-ms",
+];
+
+const LINES: [&str; 20] = [
+    "0",
+    "1",
+    "2",
+    "8",
+    "59",
+    "3600",
+    "2147483648",
+    "1772366400",
+    "99999999999999999999999",
+    "0.0000000001",
+    "-1",
+    "NaN",
+    "1ns",
+    "876000h",
+    "Thu, 01 Jan 1970 00:00:00 GMT",
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    r#""a";r=0;t=1, "b";r=1;t=0, "a";r=999999999999999"#,
+    r#""a";r=0;t=999999999999999"#,
+    r#""a";q=0;w=1, "b";q=1;w=999999999999999"#,
+    r#""b";q=999999999999999;w=0, "a";q=1;w=1"#,
+];
+
+const COUNTS: [&str; 5] = ["0", "1", "2", "59", "99999999999999999999999"];
+
+fn answer() -> impl Strategy<Value = (u16, HeaderMap)> {
+    let status = prop::sample::select(vec![200_u16, 403, 429, 500, 503]);
+    let line = (prop::sample::select(&NAMES[..]), prop::sample::select(&LINES[..]));
+    let count = || prop::sample::select(&COUNTS[..]);
+    let budget = prop::option::of((count(), count(), count()));
+    (status, prop::collection::vec(line, 0..6), budget).prop_map(|(status, lines, budget)| {
+        let named = |(limit, remaining, reset)| {
+            [("ratelimit-limit", limit), ("ratelimit-remaining", remaining), ("ratelimit-reset", reset)]
+        };
+        let mut headers = HeaderMap::new();
+        for (name, line) in budget.map(named).into_iter().flatten().chain(lines) {
+            headers.append(HeaderName::from_static(name), line.parse().unwrap());
+        }
+        (status, headers)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn whatever_is_said_limits_are_kept_and_nobody_waits_for_ever(
+        answers in prop::collection::vec((answer(), 0_u64..20_000, any::<bool>()), 1..40),
+        is_learning in any::<bool>(),
+    ) {
+        let clock = ManualClock::new();
+        let quota = Quota::per_second(1).burst(3);
+        let bucket = TokenBucket::builder(quota).clock(clock.clone()).build().unwrap();
+        let builder = Guard::builder(bucket).clock(clock.clone()).tokens(Quota::per_minute(1_000));
+        let guard = if is_learning { builder.start_at(Quota::per_second(100)) } else { builder }.build().unwrap();
+        let mut granted = Vec::new();
+        for ((status, headers), ms, is_heard) in answers {
+            let (status, unix) = (StatusCode::from_u16(status).unwrap(), guard.unix());
+            let said = Signals::read(Profile::Auto, status, &headers, unix);
+            match TryLimiter::<()>::try_acquire(&guard, &(), 1.into()) {
+                Ok(mut permit) => {
+                    granted.push(clock.now());
+                    if is_heard {
+                        permit.observe(&said);
+                    }
+                }
+                Err(_) => guard.observe(&said),
+            }
+            clock.advance(Duration::from_millis(ms));
+        }
+        for (first, from) in granted.iter().enumerate() {
+            for (last, to) in granted.iter().enumerate().skip(first) {
+                prop_assert!((last - first) as u64 <= 3 + to.since(*from).as_secs());
+            }
+        }
+        // The ceiling, the longest space between calls, and the limit's own.
+        let mut waits = Box::pin(guard.acquire(1));
+        let end = (0..200).find_map(|_| match poll(&mut waits) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => {
+                clock.advance(secs(1));
+                None
+            }
+        });
+        match end {
+            None => prop_assert!(false, "it waits for ever: {guard:?}"),
+            Some(Ok(_)) => {}
+            Some(Err(Error::Denied(denied))) => prop_assert_eq!(denied.reason(), Reason::AskedTooLong),
+            Some(Err(error)) => prop_assert!(false, "{error}"),
+        }
+        guard.lift();
+        clock.advance(secs(200));
+        prop_assert!(TryLimiter::<()>::try_acquire(&guard, &(), 1.into()).is_ok());
+    }
 }
