@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use tollgate::client::{Budget, Guard, GuardError, Guarded, Scope, Signals, Unit};
+use proptest::prelude::*;
+use tollgate::client::{AcquireGuarded, Budget, Guard, GuardError, Guarded, Scope, Signals, Unit};
 use tollgate::{
     Ask, Concurrency, Denied, Error, Limiter, LimiterExt, Line, ManualClock, Permit, Quota, Reason,
     TokenBucket, TryLimiter, Unlimited,
@@ -707,4 +708,70 @@ fn what_is_told_outside_of_calls_loosens_nothing() {
     guard.observe(&left(10, 3, secs(90)));
     let _three = now(&guard);
     assert!(is_shut(&guard));
+}
+
+type Waiting = Pin<Box<AcquireGuarded<Concurrency<ManualClock>, ManualClock>>>;
+
+struct Note(usize, Arc<Mutex<Vec<usize>>>);
+
+impl Wake for Note {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().unwrap().push(self.0);
+    }
+}
+
+proptest! {
+    #[test]
+    fn who_is_sent_back_stands_where_it_stood_whoever_is_polled_first(
+        order in Just((0_usize..12).collect::<Vec<_>>()).prop_shuffle(),
+        given_up in prop::collection::vec(any::<bool>(), 12),
+        again in 1_usize..3,
+    ) {
+        const BEFORE: usize = 8;
+        let clock = ManualClock::new();
+        let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
+        let guard = plain(slots, &clock);
+        let held = now(&guard);
+        let woken = Arc::new(Mutex::new(Vec::new()));
+        let wakers: Vec<_> =
+            (0..order.len()).map(|number| Waker::from(Arc::new(Note(number, Arc::clone(&woken))))).collect();
+        let mut waiting: Vec<_> = order.iter().map(|_| Some(Box::pin(guard.acquire(1)))).collect();
+        let poll = |one: &mut Option<Waiting>, number: usize| {
+            let cx = &mut Context::from_waker(&wakers[number]);
+            one.as_mut().is_none_or(|one| one.as_mut().poll(cx).is_pending())
+        };
+        for number in 0..BEFORE {
+            prop_assert!(poll(&mut waiting[number], number));
+        }
+        // The others come in a hold, in between.
+        let in_turn = (0..BEFORE).chain(order.iter().copied().filter(|number| *number >= BEFORE));
+        let in_turn: Vec<_> = in_turn.collect();
+        for _ in 0..again {
+            guard.hold(secs(10));
+            for number in &order {
+                prop_assert!(poll(&mut waiting[*number], *number));
+            }
+            prop_assert_eq!(guard.waiting(), order.len());
+            woken.lock().unwrap().clear();
+            clock.advance(secs(10));
+            prop_assert_eq!(&*woken.lock().unwrap(), &in_turn);
+            // All wait for the slot again.
+            for number in &in_turn {
+                prop_assert!(poll(&mut waiting[*number], *number));
+            }
+        }
+        // Those who give up from the middle of the line leave the others in order.
+        guard.hold(secs(10));
+        for number in &order {
+            prop_assert!(poll(&mut waiting[*number], *number));
+        }
+        for (one, _) in waiting.iter_mut().zip(&given_up).filter(|(_, given_up)| **given_up) {
+            *one = None;
+        }
+        woken.lock().unwrap().clear();
+        clock.advance(secs(10));
+        let in_turn: Vec<_> = in_turn.into_iter().filter(|number| !given_up[*number]).collect();
+        prop_assert_eq!(&*woken.lock().unwrap(), &in_turn);
+        drop(held);
+    }
 }
