@@ -740,8 +740,8 @@ proptest! {
             let cx = &mut Context::from_waker(&wakers[number]);
             one.as_mut().is_none_or(|one| one.as_mut().poll(cx).is_pending())
         };
-        for number in 0..BEFORE {
-            prop_assert!(poll(&mut waiting[number], number));
+        for (number, one) in waiting.iter_mut().enumerate().take(BEFORE) {
+            prop_assert!(poll(one, number));
         }
         // The others come in a hold, in between.
         let in_turn = (0..BEFORE).chain(order.iter().copied().filter(|number| *number >= BEFORE));
