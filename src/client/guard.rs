@@ -4,8 +4,10 @@ mod acquire;
 mod allowance;
 mod builder;
 mod call;
+mod calls;
 mod estimate;
 mod gate;
+mod jitter;
 mod learner;
 mod pace;
 mod permit;
@@ -29,7 +31,8 @@ use crate::decision::{Ask, Denied, Reason, Standing};
 use crate::limiter::gate::Core;
 use crate::limiter::{Census, Limiter, Permit, TryLimiter, Unlimited};
 use crate::units::{Cost, Name, Timestamp};
-use gate::{GuardGate, Pass};
+use calls::Pass;
+use gate::GuardGate;
 
 /// A guard of the calls to one upstream: await it before each call, and let it observe each answer. A cheap handle: clones
 /// share one state.
@@ -80,20 +83,20 @@ pub(super) trait Group: Send + Sync {
 }
 
 impl Told {
-    fn hear(&self, signals: &Signals) {
-        if let Some(retries) = self.retries.as_ref().filter(|_| !signals.failed) {
-            retries.succeeded();
-        }
+    /// If it means all of them, the others are held for it as this one is.
+    fn pass_on(&self, signals: &Signals, wait: Duration) {
         if signals.throttled && signals.scope == Scope::Everyone {
-            if let (Some(group), Some(wait)) = (self.group.get().and_then(Weak::upgrade), signals.hold()) {
+            if let Some(group) = self.group.get().and_then(Weak::upgrade) {
                 group.hold_all(wait);
             }
         }
     }
 }
 
-fn answered<C: Clock>(core: &Arc<Core<GuardGate, C>>, pass: Option<&Pass>, signals: &Signals) {
-    wake(core.change(|gate, now| gate.answered(now, pass, signals)));
+fn answered<C: Clock>(core: &Arc<Core<GuardGate, C>>, told: &Told, pass: Option<&Pass>, signals: &Signals) {
+    let (wakers, wait) = core.change(|gate, now| gate.answered(now, pass, signals));
+    wake(wakers);
+    told.pass_on(signals, wait);
 }
 
 fn wake(wakers: Vec<Waker>) {
@@ -172,23 +175,28 @@ impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
 }
 
 impl<L, C: Clock> Guard<L, C> {
-    /// Takes in what was told outside of a call.
+    /// Takes in what was told outside of a call. It may be older than what calls were answered: it tightens budgets, and
+    /// loosens none before their window ends.
     pub fn observe<T: Tells + ?Sized>(&self, answer: &T) {
         if let Some(signals) = answer.signals(self.profile(), self.unix()) {
-            self.told.hear(&signals);
-            answered(&self.core, None, &signals);
+            if let Some(retries) = self.told.retries.as_ref().filter(|_| !signals.failed) {
+                retries.succeeded();
+            }
+            answered(&self.core, &self.told, None, &signals);
         }
     }
 
-    /// Holds everybody until `wait` from now, in place of any hold there is: a shorter one lets those who wait go sooner.
+    /// Holds everybody until `wait` from now, in place of any hold there is: a shorter one lets those who wait go sooner. Beyond
+    /// the [ceiling](GuardBuilder::ceiling) all are refused, as where the server asks for so long.
     pub fn hold(&self, wait: Duration) {
         wake(self.core.change(|gate, now| gate.hold(now, wait, true)));
     }
 
-    /// Ends the hold, and forgets what the server has told of its budgets and what it has taught.
+    /// Ends the hold, and forgets what the server has told of its budgets and what it has taught: it begins again as it did
+    /// when it was new.
     pub fn lift(&self) {
         wake(self.core.change(|gate, now| {
-            gate.forget();
+            gate.forget(now);
             gate.hold(now, Duration::ZERO, true)
         }));
     }
@@ -199,15 +207,17 @@ impl<L, C: Clock> Guard<L, C> {
         self.core.with_gate(|gate, now| gate.held_for(now))
     }
 
-    /// The learned rate in requests a second, once a throttle has taught one.
+    /// The rate in requests a second at which calls are spaced: the one it was told to start at, or once a throttle has taught
+    /// one what is learnt.
     #[must_use]
     pub fn learned_rate(&self) -> Option<f64> {
         self.core.with_gate(|gate, _| gate.upstream.pace.as_ref().map(pace::Pace::rate))
     }
 
     /// Whether a call with this answer may be made again. Counts the failure; where it may, acquire a permit anew: it
-    /// obeys the wait. False without a retry budget, for calls that must not be repeated, for answers that are no
-    /// failures, and where the server says so.
+    /// obeys the wait of a throttle. The wait that a failure without a throttle asks for is in [`Signals::wait`]. False
+    /// without a retry budget, for calls that must not be repeated, for answers that are no failures, and where the server
+    /// says so.
     #[must_use = "a failure that may not be tried again goes to the caller"]
     pub fn may_retry(&self, signals: &Signals, repeat: Repeat) -> bool {
         let Some(retries) = self.told.retries.as_ref().filter(|_| signals.failed) else { return false };
@@ -248,6 +258,7 @@ impl<L, C: Clock> Guard<L, C> {
     /// Closes for good: those who wait and all who come are refused as closed. Permits out stay valid.
     pub fn close(&self) {
         self.core.close();
+        wake(self.core.change(|gate, _| gate.close()));
     }
 
     /// Makes it one of a group. Once.
@@ -327,6 +338,7 @@ impl<K: ?Sized, L: TryLimiter + Clone, C: Clock> TryLimiter<K> for Guard<L, C> {
         }
         permit.refund();
         self.core.give_back(pass, usage);
-        Err(Denied::new(Reason::Exhausted).after(Some(self.held_for())).by(self.name().cloned()))
+        let wait = self.core.ready_in(usage)?;
+        Err(Denied::new(Reason::Exhausted).after(Some(wait)).by(self.name().cloned()))
     }
 }

@@ -1,5 +1,6 @@
 //! A guard for each host, route or bucket of an API.
 
+use std::any::TypeId;
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
@@ -7,6 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::guard::{Group, Guard};
+use super::origin::Origin;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Denied, Reason};
 use crate::limiter::{Census, HashStore, Room, Unlimited};
@@ -16,8 +18,9 @@ use crate::units::Timestamp;
 /// A guard for each key: for each host, each route, each bucket of an API. A cheap handle: clones share the guards.
 ///
 /// What a server tells of one key is obeyed for that key alone, unless the server says that it means everything
-/// ([`Scope::Everyone`](super::Scope::Everyone)): then all of them hold, those to come too. A limit that all keys share is
-/// given to each of them: `Guard::new(own.and(shared.clone()))`.
+/// ([`Scope::Everyone`](super::Scope::Everyone)): then all of them hold, those to come too. By [`Origin`] no server speaks
+/// for another, whatever it says; key by that, and not by the name of a host, where one may be hostile. A limit that all
+/// keys share is given to each of them: `Guard::new(own.and(shared.clone()))`.
 ///
 /// Key by what the answer is about: by the origin of the *final* URL, so that one host cannot slow down another; where the
 /// server names its buckets ([`Signals::bucket`](super::Signals::bucket)), by that name once it is known.
@@ -51,8 +54,15 @@ struct Shared<K, L, C: Clock> {
     store: Mutex<HashStore<K, Guard<L, C>>>,
     room: Room,
     make: Arc<Make<K, L, C>>,
-    /// Until when all are held.
-    held_until: Mutex<Timestamp>,
+    hold: Mutex<Hold>,
+}
+
+/// Until when all are held.
+#[derive(Default)]
+struct Hold {
+    until: Timestamp,
+    /// What was asked before there was a guard to tell the time by.
+    first: Duration,
 }
 
 impl<K, L, C> Guards<K, L, C>
@@ -75,7 +85,7 @@ where
 
     fn build(max_keys: usize, make: Arc<Make<K, L, C>>) -> Self {
         let (store, room) = (Mutex::new(HashStore::new()), Room::new(max_keys));
-        Self { shared: Arc::new(Shared { store, room, make, held_until: Mutex::new(Timestamp::ZERO) }) }
+        Self { shared: Arc::new(Shared { store, room, make, hold: Mutex::new(Hold::default()) }) }
     }
 
     /// The guard of `key`.
@@ -93,13 +103,12 @@ where
         // What makes guards is not ours: outside the lock. Whoever comes first with a key makes its guard.
         let key = key.to_owned();
         let new = (self.shared.make)(&key);
-        let group: Weak<dyn Group> = Arc::downgrade(&self.shared) as Weak<dyn Group>;
-        new.join(group);
-        let held_until = *self.shared.held_until.lock();
-        let held_for = held_until.since(new.now());
-        if held_for > Duration::ZERO {
-            new.hold_at_least(held_for);
+        // Origins are different servers: what one calls everything is its own.
+        if TypeId::of::<K>() != TypeId::of::<Origin>() {
+            let group: Weak<dyn Group> = Arc::downgrade(&self.shared) as Weak<dyn Group>;
+            new.join(group);
         }
+        self.shared.hold_newcomer(&new);
         let mut store = self.shared.store.lock();
         if let Some(guard) = store.get::<K>(&key) {
             return Ok(guard.clone());
@@ -116,10 +125,15 @@ where
             room.count_refused();
             return Err(Denied::new(Reason::TooManyKeys));
         }
-        Ok(store.insert(key, new).clone())
+        let new = store.insert(key, new).clone();
+        drop(store);
+        // A hold that began meanwhile may not have found it in the store.
+        self.shared.hold_newcomer(&new);
+        Ok(new)
     }
 
-    /// Holds the guards of all keys, and of those to come, until `wait` from now at least.
+    /// Holds the guards of all keys, and of those to come, until `wait` from now at least. Before there is any key, the
+    /// wait begins with the first.
     pub fn hold(&self, wait: Duration) {
         self.shared.hold_all(wait);
     }
@@ -131,6 +145,19 @@ where
     }
 }
 
+impl<K, L, C: Clock> Shared<K, L, C> {
+    fn hold_newcomer(&self, new: &Guard<L, C>) {
+        let now = new.now();
+        let mut hold = self.hold.lock();
+        hold.until = hold.until.max(now.after(std::mem::take(&mut hold.first)));
+        let held_for = hold.until.since(now);
+        drop(hold);
+        if held_for > Duration::ZERO {
+            new.hold_at_least(held_for);
+        }
+    }
+}
+
 impl<K, L, C> Group for Shared<K, L, C>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
@@ -138,12 +165,16 @@ where
     C: Clock,
 {
     fn hold_all(&self, wait: Duration) {
-        let mut guards = Vec::new();
-        guards.extend(self.store.lock().values().cloned());
-        if let Some(now) = guards.first().map(Guard::now) {
-            let mut held_until = self.held_until.lock();
-            *held_until = now.after(wait).max(*held_until);
+        // Told to those who come first: whoever is not in the store yet looks here once it is.
+        let any = self.store.lock().values().next().cloned();
+        let now = any.as_ref().map(Guard::now);
+        let mut hold = self.hold.lock();
+        match now {
+            Some(now) => hold.until = hold.until.max(now.after(wait)),
+            None => hold.first = hold.first.max(wait),
         }
+        drop(hold);
+        let guards: Vec<_> = self.store.lock().values().cloned().collect();
         guards.iter().for_each(|guard| guard.hold_at_least(wait));
     }
 }

@@ -60,6 +60,14 @@ impl Usage {
         }
     }
 
+    pub(super) fn most(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.max(other.requests),
+            input_tokens: self.input_tokens.max(other.input_tokens),
+            output_tokens: self.output_tokens.max(other.output_tokens),
+        }
+    }
+
     pub(super) const fn minus(self, other: Self) -> Self {
         Self {
             requests: self.requests.saturating_sub(other.requests),

@@ -2,15 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use tollgate::client::{Budget, Guard, GuardError, Guarded, Scope, Signals, Unit};
+use proptest::prelude::*;
+use tollgate::client::{AcquireGuarded, Budget, Guard, GuardError, Guarded, Scope, Signals, Unit};
 use tollgate::{
-    Ask, Concurrency, Denied, Error, Limiter, LimiterExt, ManualClock, Permit, Quota, Reason, TokenBucket,
-    TryLimiter, Unlimited,
+    Ask, Concurrency, Denied, Error, Limiter, LimiterExt, Line, ManualClock, Permit, Quota, Reason,
+    TokenBucket, TryLimiter, Unlimited,
 };
 
 pub(crate) const fn secs(secs: u64) -> Duration {
@@ -508,4 +509,269 @@ fn a_closed_guard_refuses_those_who_wait() {
     assert!(poll(&mut waits).is_pending());
     guard.close();
     assert_eq!(refusal(poll(&mut waits)).reason(), Reason::Closed);
+}
+
+#[test]
+fn closing_refuses_those_too_who_wait_for_the_limits() {
+    let clock = ManualClock::new();
+    let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
+    let guard = plain(slots, &clock);
+    let held = now(&guard);
+    let mut waits = Box::pin(guard.acquire(1));
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&count)))).is_pending());
+    guard.close();
+    assert!(count.0.load(Ordering::Relaxed) > 0, "it was woken");
+    assert_eq!(refusal(poll(&mut waits)).reason(), Reason::Closed);
+    drop(held);
+}
+
+#[test]
+fn what_takes_nothing_goes_in_a_hold_too() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    guard.hold(secs(10));
+    drop(granted(poll(&mut Box::pin(guard.acquire(0)))));
+    assert!(TryLimiter::<()>::try_acquire(&guard, &(), 0.into()).is_ok());
+    guard.close();
+    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(0)))).reason(), Reason::Closed);
+}
+
+#[test]
+fn one_that_was_lifted_is_as_careful_as_a_new_one() {
+    let clock = ManualClock::new();
+    let guard = Guard::learning_builder().clock(clock.clone()).jitter_percent(0).build().unwrap();
+    for _ in 0..10 {
+        let mut permit = now(&guard);
+        clock.advance(50 * MS);
+        permit.observe(&Signals::default());
+    }
+    now(&guard).observe(&throttle(secs(2)));
+    clock.advance(secs(2));
+    drop(now(&guard));
+    assert!(guard.learned_rate().is_some());
+    guard.lift();
+    assert_eq!(guard.learned_rate(), None);
+    let _one = now(&guard);
+    assert!(is_shut(&guard), "nothing is known, and one call is under way");
+
+    let builder = Guard::learning_builder().clock(clock.clone()).start_at(Quota::per_second(10));
+    let guard = builder.build().unwrap();
+    drop(now(&guard));
+    guard.lift();
+    assert_eq!(guard.learned_rate(), Some(10.0));
+    drop(now(&guard));
+    assert!(is_shut(&guard), "a tenth of a second is between two calls");
+}
+
+#[test]
+fn a_call_without_an_answer_teaches_nothing() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    let mut silent = throttle(Duration::ZERO);
+    silent.wait = None;
+    now(&guard).observe(&silent);
+    clock.advance(secs(1));
+    drop(now(&guard));
+    now(&guard).observe(&silent);
+    assert_eq!(guard.held_for(), secs(2), "nobody has said that it serves again");
+
+    // Nor is it served for that it was given up.
+    let guard = plain(Unlimited, &clock);
+    (0..40).for_each(|_| drop(now(&guard)));
+    now(&guard).observe(&silent);
+    clock.advance(secs(1));
+    drop(now(&guard));
+    assert_eq!(guard.learned_rate(), None);
+}
+
+#[test]
+fn who_waits_for_the_limits_is_not_sent_into_a_budget_that_is_spent() {
+    let clock = ManualClock::new();
+    let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
+    let guard = plain(slots.clone(), &clock);
+    let mut first = now(&guard);
+    let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(guard.acquire(1))).collect();
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()));
+    first.observe(&left(10, 1, secs(30)));
+    drop(first);
+    let mut last = granted(poll(&mut waiting[0]));
+    last.observe(&left(10, 0, secs(30)));
+    drop(last);
+    assert!(poll(&mut waiting[1]).is_pending());
+    assert!(poll(&mut waiting[2]).is_pending());
+    assert_eq!(slots.snapshot().remaining, 1, "it holds no slot while it waits for the server");
+    clock.advance(secs(30));
+    drop(granted(poll(&mut waiting[1])));
+    drop(granted(poll(&mut waiting[2])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_does_not_put_those_last_who_came_first() {
+    let rate = TokenBucket::new(Quota::per_second(1).burst(1)).unwrap();
+    let guard = Guard::new(rate);
+    drop(guard.acquire(1).await.unwrap());
+    let served = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..12 {
+        let (guard, served) = (guard.clone(), Arc::clone(&served));
+        tasks.spawn(async move {
+            drop(guard.acquire(1).await.unwrap());
+            served.lock().unwrap().push(number);
+        });
+    }
+    tokio::time::sleep(MS).await;
+    assert!((1..12).contains(&guard.waiting()), "some wait for the limits: {}", guard.waiting());
+    for _ in 0..3 {
+        guard.hold(secs(10));
+        tokio::time::sleep(secs(9)).await;
+    }
+    tasks.join_all().await;
+    assert_eq!(*served.lock().unwrap(), (0..12).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_line_takes_back_whom_a_hold_sends_back() {
+    let clock = ManualClock::new();
+    let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
+    let builder = Guard::builder(slots).clock(clock.clone()).jitter_percent(0).line(Line::new().limit(1));
+    let guard = builder.build().unwrap();
+    let held = now(&guard);
+    let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(guard.acquire(1))).collect();
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()));
+    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(1)))).reason(), Reason::LineFull);
+    guard.hold(secs(10));
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()), "they were there before");
+    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(1)))).reason(), Reason::LineFull);
+    drop(held);
+    clock.advance(secs(10));
+    for mut one in waiting {
+        drop(granted(poll(&mut one)));
+    }
+}
+
+#[test]
+fn a_wait_behind_others_counts_whole_windows() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    now(&guard).observe(&left(10, 0, secs(30)));
+    // Ten in each window to come.
+    let mut waiting: Vec<_> = (0..30).map(|_| Box::pin(guard.acquire(Ask::ONE.within(secs(95))))).collect();
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()));
+    let denied = refusal(poll(&mut Box::pin(guard.acquire(Ask::ONE.within(secs(95))))));
+    assert_eq!((denied.reason(), denied.retry_after()), (Reason::Exhausted, Some(secs(120))));
+    // Those who wait already are not sent away either when something changes.
+    guard.observe(&Signals::default());
+    let mut served = 0;
+    for _ in 0..3 {
+        clock.advance(secs(30));
+        waiting.retain_mut(|one| match poll(one) {
+            Poll::Pending => true,
+            answer => {
+                granted(answer).observe(&Signals::default());
+                served += 1;
+                false
+            }
+        });
+    }
+    assert_eq!(served, 30);
+}
+
+#[test]
+fn a_leaked_permit_is_forgotten_whoever_else_waits() {
+    let clock = ManualClock::new();
+    let rate = TokenBucket::builder(Quota::per_second(1).burst(1)).clock(clock.clone()).build().unwrap();
+    let guard = plain(rate, &clock);
+    drop(now(&guard));
+    let mut never_polled_again = Box::pin(guard.acquire(1));
+    assert!(poll(&mut never_polled_again).is_pending());
+    clock.advance(secs(2));
+    Box::leak(Box::new(now(&guard)));
+    clock.advance(secs(1));
+    now(&guard).observe(&left(2, 2, secs(50)));
+    clock.advance(secs(1));
+    assert!(is_shut(&guard), "two may not have been counted");
+    clock.advance(secs(58));
+    let _one = now(&guard);
+}
+
+#[test]
+fn what_is_told_outside_of_calls_loosens_nothing() {
+    let clock = ManualClock::new();
+    let guard = plain(Unlimited, &clock);
+    now(&guard).observe(&left(10, 2, secs(30)));
+    let _one = now(&guard);
+    guard.observe(&left(10, 9, secs(30)));
+    let _two = now(&guard);
+    assert!(is_shut(&guard), "two were left");
+    // Of a new window it tells what is new.
+    guard.observe(&left(10, 3, secs(90)));
+    let _three = now(&guard);
+    assert!(is_shut(&guard));
+}
+
+type Waiting = Pin<Box<AcquireGuarded<Concurrency<ManualClock>, ManualClock>>>;
+
+struct Note(usize, Arc<Mutex<Vec<usize>>>);
+
+impl Wake for Note {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().unwrap().push(self.0);
+    }
+}
+
+proptest! {
+    #[test]
+    fn who_is_sent_back_stands_where_it_stood_whoever_is_polled_first(
+        order in Just((0_usize..12).collect::<Vec<_>>()).prop_shuffle(),
+        given_up in prop::collection::vec(any::<bool>(), 12),
+        again in 1_usize..3,
+    ) {
+        const BEFORE: usize = 8;
+        let clock = ManualClock::new();
+        let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
+        let guard = plain(slots, &clock);
+        let held = now(&guard);
+        let woken = Arc::new(Mutex::new(Vec::new()));
+        let wakers: Vec<_> =
+            (0..order.len()).map(|number| Waker::from(Arc::new(Note(number, Arc::clone(&woken))))).collect();
+        let mut waiting: Vec<_> = order.iter().map(|_| Some(Box::pin(guard.acquire(1)))).collect();
+        let poll = |one: &mut Option<Waiting>, number: usize| {
+            let cx = &mut Context::from_waker(&wakers[number]);
+            one.as_mut().is_none_or(|one| one.as_mut().poll(cx).is_pending())
+        };
+        for (number, one) in waiting.iter_mut().enumerate().take(BEFORE) {
+            prop_assert!(poll(one, number));
+        }
+        // The others come in a hold, in between.
+        let in_turn = (0..BEFORE).chain(order.iter().copied().filter(|number| *number >= BEFORE));
+        let in_turn: Vec<_> = in_turn.collect();
+        for _ in 0..again {
+            guard.hold(secs(10));
+            for number in &order {
+                prop_assert!(poll(&mut waiting[*number], *number));
+            }
+            prop_assert_eq!(guard.waiting(), order.len());
+            woken.lock().unwrap().clear();
+            clock.advance(secs(10));
+            prop_assert_eq!(&*woken.lock().unwrap(), &in_turn);
+            // All wait for the slot again.
+            for number in &in_turn {
+                prop_assert!(poll(&mut waiting[*number], *number));
+            }
+        }
+        // Those who give up from the middle of the line leave the others in order.
+        guard.hold(secs(10));
+        for number in &order {
+            prop_assert!(poll(&mut waiting[*number], *number));
+        }
+        for (one, _) in waiting.iter_mut().zip(&given_up).filter(|(_, given_up)| **given_up) {
+            *one = None;
+        }
+        woken.lock().unwrap().clear();
+        clock.advance(secs(10));
+        let in_turn: Vec<_> = in_turn.into_iter().filter(|number| !given_up[*number]).collect();
+        prop_assert_eq!(&*woken.lock().unwrap(), &in_turn);
+        drop(held);
+    }
 }

@@ -58,3 +58,33 @@ fn keys_are_bounded_and_no_live_state_is_flushed() {
     }
     assert!(is_shut(&hosts.of(&9).unwrap()));
 }
+
+#[test]
+fn a_throttle_of_everything_without_a_wait_holds_all_of_them_too() {
+    let clock = ManualClock::new();
+    let hosts = hosts(&clock);
+    let (one, other) = (hosts.of("one").unwrap(), hosts.of("other").unwrap());
+    let mut everything = throttle(secs(0));
+    (everything.scope, everything.wait) = (Scope::Everyone, None);
+    let (mut permit, mut another) = (now(&one), now(&one));
+    another.observe(&throttle(secs(20)));
+    permit.observe(&everything);
+    assert!(is_shut(&one) && is_shut(&other) && is_shut(&hosts.of("new").unwrap()));
+    // For that, and not for what one of them was told alone.
+    clock.advance(secs(1));
+    drop((now(&other), now(&hosts.of("newer").unwrap())));
+    assert!(is_shut(&one));
+}
+
+#[test]
+fn a_hold_of_all_holds_the_first_of_them() {
+    let clock = ManualClock::new();
+    let hosts = hosts(&clock);
+    hosts.hold(secs(5));
+    let first = hosts.of("first").unwrap();
+    assert_eq!(first.held_for(), secs(5));
+    clock.advance(secs(2));
+    assert_eq!(hosts.of("second").unwrap().held_for(), secs(3));
+    clock.advance(secs(3));
+    drop((now(&first), now(&hosts.of("third").unwrap())));
+}

@@ -1,7 +1,7 @@
 //! Requests and tokens together: reserved, settled, learnt.
 
 use tollgate::client::{Guard, Unit, Usage};
-use tollgate::{ManualClock, Quota, Reason, Unlimited};
+use tollgate::{ManualClock, Permit, Quota, Reason, TryLimiter, Unlimited};
 
 use crate::guard::{budget, granted, is_shut, now, poll, refusal, secs, told};
 
@@ -59,6 +59,20 @@ fn a_settlement_gives_back_and_makes_debts() {
     assert!(poll(&mut next).is_pending());
     clock.advance(secs(1));
     let _next = granted(poll(&mut next));
+}
+
+#[test]
+fn settling_the_permit_corrects_the_quota_of_requests() {
+    let clock = ManualClock::new();
+    let guard = model(&clock);
+    let take = |units: u64| TryLimiter::<()>::try_acquire(&guard, &(), units.into());
+    take(4).unwrap().settle(1.into());
+    take(9).unwrap().settle(19.into());
+    // Ten more than there were: a debt, one request in six seconds.
+    clock.advance(secs(60));
+    assert!(is_shut(&guard));
+    clock.advance(secs(6));
+    drop(now(&guard));
 }
 
 #[test]

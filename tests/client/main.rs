@@ -4,6 +4,7 @@
 mod cancel;
 mod converge;
 mod guard;
+mod hostile;
 mod keyed;
 #[cfg(feature = "contract")]
 mod laws;

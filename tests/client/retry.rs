@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tollgate::client::{Guard, Repeat, RetryBudget, RetryBudgetError, Signals};
 use tollgate::{ManualClock, Unlimited};
 
-use crate::guard::{secs, throttle};
+use crate::guard::{now, secs, throttle};
 
 fn failed() -> Signals {
     let mut signals = Signals::default();
@@ -120,4 +120,46 @@ async fn tries_are_counted() {
         .unwrap();
     assert!(answer.throttled);
     assert_eq!(made.get(), 3);
+}
+
+#[test]
+fn a_reply_in_two_parts_that_fails_is_no_success() {
+    let guard = guard(RetryBudget::new(10, 1.0).unwrap());
+    let mut retries = 0;
+    for _ in 0..100 {
+        let mut permit = now(&guard);
+        // The head of a gRPC reply says nothing yet of how it went.
+        permit.observe(&Response::new(()));
+        permit.observe(&failed());
+        retries += u64::from(guard.may_retry(&failed(), Repeat::Safe));
+    }
+    assert_eq!(retries, 4);
+    // What succeeds does so once, when it is over.
+    let mut permit = now(&guard);
+    permit.observe(&Response::new(()));
+    permit.observe(&Signals::default());
+    drop(permit);
+    (0..10).for_each(|_| now(&guard).observe(&Signals::default()));
+    assert!(guard.may_retry(&failed(), Repeat::Safe));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_asks_for_a_wait_is_given_it() {
+    let guard = Guard::builder(Unlimited).retries(RetryBudget::new(1_000, 1.0).unwrap()).build().unwrap();
+    for (wait, tries) in [(5, 2), (3_600, 1)] {
+        let made = Cell::new(0);
+        let started_at = tokio::time::Instant::now();
+        let answer = guard
+            .call_again(2, 1, || async {
+                made.set(made.get() + 1);
+                let mut signals = failed();
+                signals.wait = Some(secs(wait));
+                signals
+            })
+            .await
+            .unwrap();
+        assert!(answer.failed);
+        assert_eq!(made.get(), tries, "nobody waits beyond the ceiling");
+        assert!(tries == 1 || started_at.elapsed() >= secs(wait), "{:?}", started_at.elapsed());
+    }
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
 
-use super::gate::{GuardGate, Pass};
+use super::calls::Pass;
+use super::gate::GuardGate;
 use super::{Guard, Guarded};
 use crate::client::usage::Usage;
 use crate::clock::{Clock, DefaultClock};
@@ -108,10 +109,11 @@ impl<L: Limiter, C: Clock> Future for AcquireGuarded<L, C> {
                             None
                         }
                     };
-                    // A hold has begun: back to the line, with everything given back.
+                    // It may not go now: back to the front of the line, with everything given back.
                     let pass = *pass;
                     *this.pass = None;
-                    let acquire = Acquire::new(Arc::clone(core), *this.usage, left(*this.deadline));
+                    let wait = left(*this.deadline);
+                    let acquire = Acquire::again(Arc::clone(core), *this.usage, wait, pass.number());
                     this.stage.set(Stage::Upstream(acquire));
                     core.give_back(pass, *this.usage);
                     if let Some(permit) = granted {

@@ -26,8 +26,8 @@ const MOST: usize = 16;
 /// The answer that told of budgets: where its call stood among ours.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heard {
-    /// The number of the call, in the order in which calls were sent.
-    pub(super) sent: u64,
+    /// The number of the call, in the order in which calls were sent; `None` for what was told outside of any.
+    pub(super) sent: Option<u64>,
     /// The number of the call sent last.
     pub(super) last_sent: u64,
     /// What the call took, if this is its first answer.
@@ -79,7 +79,8 @@ impl Allowance {
         let past = now.since(self.ends_at).as_nanos() / self.window.as_nanos();
         let windows = u32::try_from(past + 1).unwrap_or(u32::MAX);
         self.ends_at = self.ends_at.after(self.window.saturating_mul(windows));
-        self.left = limit;
+        // One may always ask whether a limit of nothing still stands.
+        self.left = limit.max(1);
         self.mark = last_sent;
         self.silent = (0, 0);
         true
@@ -101,10 +102,12 @@ impl Allowance {
         let resets = told.reset_after.is_some();
         let ends_at = heard.now.after(told.reset_after.unwrap_or(PROBE));
         let slack = if self.window > Duration::ZERO { SLACK.min(self.window / 2) } else { SLACK };
-        let is_surely_later = heard.sent > self.mark;
+        // Of what was told outside of calls nobody knows when it was true. Where there is no window whose end would tell,
+        // it is taken to be new.
+        let is_surely_later = heard.sent.map_or(!self.resets, |sent| sent > self.mark);
         let is_next_window = self.resets && resets && ends_at.since(self.ends_at) > slack;
         let is_last_window = self.resets && resets && self.ends_at.since(ends_at) > slack;
-        if heard.sent > self.silent.1 {
+        if heard.sent.is_some_and(|sent| sent > self.silent.1) {
             self.silent = (0, 0);
         }
         if is_surely_later || is_next_window || (remaining < self.left && !is_last_window) {
@@ -160,8 +163,10 @@ impl Allowances {
                 }
                 None => continue,
             };
-            self.all[index].hear(told, remaining, heard);
-            spoken_of[index] = true;
+            // What binds most comes first: of one that is told twice it counts.
+            if !std::mem::replace(&mut spoken_of[index], true) {
+                self.all[index].hear(told, remaining, heard);
+            }
         }
         for (one, _) in self.all.iter_mut().zip(spoken_of).filter(|(_, spoken_of)| !spoken_of) {
             one.hear_nothing(heard.usage, heard.last_sent);
@@ -185,8 +190,25 @@ impl Allowances {
         self.all.iter().map(|one| one.ready_at(now, usage, undecided)).max().unwrap_or(now).max(now)
     }
 
+    /// Whether what was granted may still be sent, with so much on the way. A budget without a reset has let it ask.
+    pub(super) fn permit(&mut self, now: Timestamp, usage: Usage, on_the_way: Usage, last_sent: u64) -> bool {
+        self.all.retain_mut(|one| one.roll(now, last_sent));
+        self.all.iter().all(|one| !one.resets || one.ready_at(now, usage, on_the_way) <= now)
+    }
+
     pub(super) fn spend(&mut self, now: Timestamp) {
         self.all.iter_mut().for_each(|one| one.spend(now));
+    }
+
+    /// What is under way will have been counted, all of it in this window.
+    pub(super) fn count(&mut self, under_way: Usage) {
+        self.all.iter_mut().for_each(|one| one.left = one.left.saturating_sub(under_way.of(one.unit)));
+    }
+
+    /// `usage` will go at `at`, and will have been counted soon after.
+    pub(super) fn foresee(&mut self, at: Timestamp, usage: Usage, last_sent: u64) {
+        self.all.retain_mut(|one| one.roll(at, last_sent));
+        self.all.iter_mut().for_each(|one| one.left = one.left.saturating_sub(one.cost(usage)));
     }
 
     /// Whether all windows that were told of have ended.

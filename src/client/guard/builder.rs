@@ -4,7 +4,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::estimate::Outputs;
-use super::gate::{GuardGate, Jitter};
+use super::gate::GuardGate;
+use super::jitter::Jitter;
 use super::learner::Learner;
 use super::pace::Pace;
 use super::upstream::{UnitQuota, Upstream};

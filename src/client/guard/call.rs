@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::Guard;
 use super::estimate::Outputs;
-use super::gate::{GuardGate, Jitter};
+use super::gate::GuardGate;
+use super::jitter::Jitter;
 use super::learner::Learner;
 use super::upstream::Upstream;
 use crate::client::retry::Repeat;
@@ -43,7 +44,8 @@ impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
 
     /// The same for a call that may be made again: up to `tries` times in all, while it fails and the
     /// [retry budget](super::GuardBuilder::retries) lasts. Each try waits for a permit of its own: it obeys what the one
-    /// before was told.
+    /// before was told. What failed without a throttle is tried again after a tenth of a second, two, four, or after the
+    /// wait that the server asks for; not if that is above the ceiling. A call without an answer is not tried again.
     ///
     /// # Cancel safety
     /// As [`call`](Guard::call).
@@ -68,15 +70,22 @@ impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
                 None => return Ok(answer),
                 Some(signals) => {
                     permit.observe(&*signals);
+                    let asked = signals.wait.unwrap_or_default();
+                    let pause = if signals.throttled {
+                        Duration::ZERO
+                    } else {
+                        asked.max(BACKOFF.saturating_mul(1 << (tried - 1).min(10)))
+                    };
                     let may = self.may_retry(&signals, Repeat::Safe) && tried < tries;
-                    may.then(|| signals.throttled)
+                    let in_bounds = signals.throttled || asked <= self.core.with_gate(|gate, _| gate.ceiling);
+                    (may && in_bounds).then_some(pause)
                 }
             };
             drop(permit);
             match again {
                 None => return Ok(answer),
-                Some(true) => {}
-                Some(false) => self.pause(BACKOFF.saturating_mul(1 << (tried - 1).min(10))).await,
+                Some(Duration::ZERO) => {}
+                Some(pause) => self.pause(pause).await,
             }
         }
         unreachable!("there are fewer tries than numbers")

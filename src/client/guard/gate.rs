@@ -1,11 +1,12 @@
 //! The guard's gate on the line: what is asked under its lock, the calls under way, and what their answers change.
 
-use std::collections::BTreeMap;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::allowance::Heard;
+use super::calls::{Calls, Pass};
 use super::estimate::Outputs;
+use super::jitter::Jitter;
 use super::learner::Learner;
 use super::pace::Pace;
 use super::upstream::Upstream;
@@ -17,47 +18,22 @@ use crate::limiter::Locked;
 use crate::limiter::gate::{Gate, Glance, Later, Load, Sealed};
 use crate::units::Timestamp;
 
-/// A call without an answer for so long is no longer counted as under way: one whose permit is leaked must not take from
-/// the budgets for ever.
-const FORGOTTEN: Duration = Duration::from_secs(60);
-
 pub(in crate::client) struct GuardGate {
     pub(super) upstream: Upstream,
     pub(super) learner: Learner,
     pub(super) outputs: Outputs,
     pub(super) ceiling: Duration,
     pub(super) jitter: Jitter,
-    /// Granted, and neither answered nor over.
-    calls: BTreeMap<u64, Call>,
-    last_call: u64,
+    calls: Calls,
+    /// The most of each that one has waited for.
+    largest: Usage,
+    /// What was guessed of the rate before anything was learnt.
+    guessed: Option<f64>,
+    is_closed: bool,
     /// How often the server has asked for longer than it may.
     barred: u64,
     /// What all who wait will have left when they have gone: see [`Gate::behind`].
     walked: Option<Walk>,
-}
-
-struct Call {
-    usage: Usage,
-    sent_at: Option<Timestamp>,
-    /// Who to wake when a hold begins while it waits for its limits.
-    waker: Option<Waker>,
-}
-
-/// A call that was granted.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::client) struct Pass {
-    number: u64,
-    granted_at: Timestamp,
-    /// Its place among the calls sent; zero until it is.
-    sent: u64,
-    usage: Usage,
-}
-
-/// A part of a wait that is added to it, so that those who were told the same do not come back at once.
-#[derive(Debug)]
-pub(super) struct Jitter {
-    state: u64,
-    percent: u32,
 }
 
 pub(in crate::client) struct Walk {
@@ -72,23 +48,6 @@ impl Load for Usage {
     }
 }
 
-impl Jitter {
-    pub(super) const fn new(seed: u64, percent: u32) -> Self {
-        Self { state: seed, percent }
-    }
-
-    /// Upward only: nobody comes back before the time that was asked for.
-    pub(super) fn stretch(&mut self, wait: Duration) -> Duration {
-        // SplitMix64.
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let most = wait.min(Duration::from_secs(3_600)).as_nanos() as u64 / 100 * u64::from(self.percent);
-        wait.saturating_add(Duration::from_nanos((mixed ^ (mixed >> 31)) % most.max(1)))
-    }
-}
-
 impl GuardGate {
     pub(super) fn new(
         upstream: Upstream,
@@ -97,14 +56,17 @@ impl GuardGate {
         ceiling: Duration,
         jitter: Jitter,
     ) -> Self {
+        let guessed = upstream.pace.as_ref().map(Pace::rate);
         Self {
             upstream,
             learner,
             outputs,
             ceiling,
             jitter,
-            calls: BTreeMap::new(),
-            last_call: 0,
+            calls: Calls::default(),
+            largest: Usage::requests(1),
+            guessed,
+            is_closed: false,
             barred: 0,
             walked: None,
         }
@@ -118,13 +80,18 @@ impl GuardGate {
                 self.walked = None;
             }
         }
-        while let Some(oldest) = self.calls.first_entry() {
-            if oldest.get().sent_at.is_none_or(|sent_at| now.since(sent_at) < FORGOTTEN) {
-                break;
-            }
-            let call = oldest.remove();
-            self.upstream.undecided = self.upstream.undecided.minus(call.usage);
+        while let Some(usage) = self.calls.forget(now) {
+            self.upstream.undecided = self.upstream.undecided.minus(usage);
         }
+    }
+
+    /// A call counts no longer as granted or under way. Whether it did until now.
+    fn uncount(&mut self, pass: &Pass) -> bool {
+        let counted = self.calls.end(pass);
+        if counted {
+            self.upstream.undecided = self.upstream.undecided.minus(pass.usage());
+        }
+        counted
     }
 
     fn ready_at(&mut self, now: Timestamp, usage: Usage) -> When {
@@ -142,29 +109,34 @@ impl GuardGate {
         self.calls.is_empty() && self.upstream.is_idle(now)
     }
 
-    /// Whether a call that has all its permits may be sent now. If a hold has begun since it was granted it may not.
+    /// Whether a call that was granted may not go on: a hold has begun since, or it was closed.
+    fn is_stopped(&self, now: Timestamp, pass: &Pass) -> bool {
+        self.is_closed || (self.upstream.held_until > now && pass.usage().units() > 0)
+    }
+
+    /// Whether a call that has all its permits may be sent now. It may not if a hold has begun since it was granted, or if
+    /// what was left of the server's budgets then has been told to be less.
     pub(super) fn send(&mut self, now: Timestamp, pass: &mut Pass) -> bool {
-        if self.upstream.held_until > now {
+        if self.is_stopped(now, pass) {
             return false;
         }
-        if let Some(call) = self.calls.get_mut(&pass.number) {
-            call.sent_at = Some(now);
-            call.waker = None;
+        let (allowances, last_sent) = (&mut self.upstream.allowances, self.upstream.last_sent);
+        let permitted = allowances.permit(now, pass.usage(), self.calls.on_the_way(), last_sent);
+        if !permitted && pass.usage().units() > 0 {
+            return false;
         }
         self.upstream.last_sent += 1;
-        pass.sent = self.upstream.last_sent;
+        self.calls.send(now, pass, self.upstream.last_sent);
         self.learner.sent(now);
         true
     }
 
     /// Sees to it that a call that waits for its limits is woken when a hold begins. False if one has.
     pub(super) fn watch(&mut self, now: Timestamp, pass: Pass, waker: &mut Option<Waker>) -> bool {
-        if self.upstream.held_until > now {
+        if self.is_stopped(now, &pass) {
             return false;
         }
-        if let Some(call) = self.calls.get_mut(&pass.number) {
-            std::mem::swap(&mut call.waker, waker);
-        }
+        self.calls.watch(&pass, waker);
         true
     }
 
@@ -176,70 +148,86 @@ impl GuardGate {
         let before = self.upstream.held_until;
         self.upstream.held_until = if replaces { until } else { until.max(before) };
         self.bar(now);
-        if before > now {
-            Vec::new()
-        } else {
-            self.calls.values_mut().filter_map(|call| call.waker.take()).collect()
-        }
+        if before > now { Vec::new() } else { self.calls.stop() }
+    }
+
+    /// Nothing is sent any more. Returns who is to be woken.
+    pub(super) fn close(&mut self) -> Vec<Waker> {
+        self.is_closed = true;
+        self.calls.stop()
     }
 
     /// If the server asks for longer than it may, those who wait are to be told.
     fn bar(&mut self, now: Timestamp) {
-        if self.upstream.server_ready_at(now, Usage::requests(1)).since(now) > self.ceiling {
+        if self.upstream.server_ready_at(now, self.largest).since(now) > self.ceiling {
             self.barred += 1;
         }
     }
 
-    /// What the answer of a call says; `None` for what was told outside of any call. Returns who is to be woken.
-    pub(super) fn answered(&mut self, now: Timestamp, pass: Option<&Pass>, signals: &Signals) -> Vec<Waker> {
+    /// What the answer of a call says; `None` for what was told outside of any call. Returns who is to be woken,
+    /// and for how long everybody is held for it.
+    pub(super) fn answered(
+        &mut self,
+        now: Timestamp,
+        pass: Option<&Pass>,
+        signals: &Signals,
+    ) -> (Vec<Waker>, Duration) {
         self.walked = None;
         let last_sent = self.upstream.last_sent;
         let sent = pass.map_or(last_sent, |pass| pass.sent);
-        let decided = pass.and_then(|pass| self.calls.remove(&pass.number));
-        if let Some(call) = &decided {
-            self.upstream.undecided = self.upstream.undecided.minus(call.usage);
-        }
-        let usage = decided.as_ref().map_or(Usage::ZERO, |call| call.usage);
-        self.upstream.allowances.hear(signals, Heard { sent, last_sent, usage, now });
+        let decided = pass.filter(|pass| self.uncount(pass)).map(Pass::usage);
+        let usage = decided.unwrap_or(Usage::ZERO);
+        let heard = Heard { sent: pass.map(|pass| pass.sent), last_sent, usage, now };
+        self.upstream.allowances.hear(signals, heard);
         if !signals.throttled {
             self.bar(now);
-            if let Some(call) = decided {
-                self.learner.served(sent, call.usage.requests, now);
+            if let Some(usage) = decided {
+                self.learner.served(sent, usage.requests, now);
             }
-            return Vec::new();
+            return (Vec::new(), Duration::ZERO);
         }
         // Who is told that a budget is exhausted knows all there is to know; a rate is learnt where nothing was told.
         let explained = signals.budgets.iter().any(|budget| budget.remaining == Some(0));
         let teaches = !explained && signals.scope != Scope::Shared;
         let rate = self.upstream.pace.as_ref().map(Pace::rate);
         self.learner.throttled(sent, last_sent, rate, teaches);
-        let wait = signals.hold().unwrap_or_else(|| self.learner.backoff().min(self.ceiling));
+        // To come back at once is no wait: who is refused for it each time would storm.
+        let told = signals.hold().filter(|wait| !wait.is_zero());
+        let wait = told.unwrap_or_else(|| self.learner.backoff().min(self.ceiling));
         let later = self.jitter.stretch(wait);
         // What the server asks for and may ask for is not made too long by what we add.
-        self.hold(now, if wait <= self.ceiling { later.min(self.ceiling) } else { later }, false)
+        let later = if wait <= self.ceiling { later.min(self.ceiling) } else { later };
+        (self.hold(now, later, false), later)
     }
 
-    /// Forgets what the server has told and taught.
-    pub(super) fn forget(&mut self) {
+    /// Forgets what the server has told and taught: it begins again as a new one does.
+    pub(super) fn forget(&mut self, now: Timestamp) {
         self.walked = None;
         self.upstream.allowances.clear();
-        self.upstream.pace = None;
+        self.upstream.pace = self.guessed.map(|rate| Pace::guessed(rate, now));
         self.learner.forget();
     }
 
     /// A call is over, answered or not.
-    pub(super) fn over(&mut self, now: Timestamp, pass: &Pass) {
-        let Some(call) = self.calls.remove(&pass.number) else { return };
+    pub(super) fn over(&mut self, pass: &Pass) {
+        if self.uncount(pass) {
+            self.walked = None;
+            self.upstream.allowances.hear_nothing(pass.usage(), self.upstream.last_sent);
+            self.learner.ended();
+        }
+    }
+
+    /// How many requests a call was, in place of those it was granted for.
+    pub(super) fn settle_requests(&mut self, now: Timestamp, pass: &Pass, requests: u64) {
         self.walked = None;
-        self.upstream.undecided = self.upstream.undecided.minus(call.usage);
-        self.upstream.allowances.hear_nothing(call.usage, self.upstream.last_sent);
-        self.learner.served(pass.sent, call.usage.requests, now);
+        let actual = Usage { requests, ..pass.usage() };
+        self.upstream.settle(now, pass.granted_at, pass.usage(), actual);
     }
 
     /// What a call took, in place of what was reserved for it.
     pub(super) fn settle(&mut self, now: Timestamp, pass: &Pass, actual: Usage) {
         self.walked = None;
-        self.upstream.settle(now, pass.granted_at, pass.usage, actual);
+        self.upstream.settle(now, pass.granted_at, pass.usage(), actual);
         self.outputs.record(actual.output_tokens);
     }
 
@@ -247,15 +235,9 @@ impl GuardGate {
         let when = walk.upstream.ready_at(walk.at.max(now), usage);
         if let When::At(at) = when {
             walk.at = at;
-            walk.upstream.spend(at, usage);
+            walk.upstream.foresee(at, usage);
         }
         when
-    }
-}
-
-impl Pass {
-    pub(super) const fn usage(&self) -> Usage {
-        self.usage
     }
 }
 
@@ -322,7 +304,7 @@ impl Gate for GuardGate {
         } else {
             self.freshen(now);
             let mut walk = self.walked.take().unwrap_or_else(|| {
-                let mut walk = Walk { upstream: self.upstream.clone(), at: now };
+                let mut walk = Walk { upstream: self.upstream.ahead(), at: now };
                 each.for_each(|usage| {
                     Self::walk_on(&mut walk, now, usage);
                 });
@@ -339,15 +321,14 @@ impl Gate for GuardGate {
     }
 
     fn grant(&mut self, now: Timestamp, usage: Usage) -> Pass {
-        self.last_call += 1;
         if usage.units() > 0 {
-            self.calls.insert(self.last_call, Call { usage, sent_at: None, waker: None });
             self.learner.granted(now);
         }
-        Pass { number: self.last_call, granted_at: now, sent: 0, usage }
+        self.calls.grant(now, usage)
     }
 
     fn joined(&mut self, now: Timestamp, usage: Usage) {
+        self.largest = self.largest.most(usage);
         if let Some(mut walk) = self.walked.take() {
             Self::walk_on(&mut walk, now, usage);
             self.walked = Some(walk);
@@ -360,7 +341,7 @@ impl Gate for GuardGate {
 
     fn give_back(&mut self, now: Timestamp, pass: Pass, usage: Usage) {
         self.walked = None;
-        if self.calls.remove(&pass.number).is_some() {
+        if self.uncount(&pass) {
             self.upstream.give_back(now, pass.granted_at, usage);
         }
     }
@@ -372,7 +353,7 @@ impl Gate for GuardGate {
     }
 
     fn plan(&self) -> Option<Walk> {
-        Some(Walk { upstream: self.upstream.clone(), at: Timestamp::ZERO })
+        Some(Walk { upstream: self.upstream.ahead(), at: Timestamp::ZERO })
     }
 
     fn plan_next(
@@ -385,7 +366,7 @@ impl Gate for GuardGate {
         match plan.upstream.ready_at(plan.at.max(now), usage) {
             When::At(at) if at <= deadline => {
                 plan.at = at;
-                plan.upstream.spend(at, usage);
+                plan.upstream.foresee(at, usage);
                 Some(at)
             }
             _ => None,

@@ -29,6 +29,8 @@ const BACKOFF: Duration = Duration::from_secs(1);
 pub(super) struct Learner {
     /// Calls that may be under way; `None` once there is a pace, or nothing to be careful about.
     window: Option<Window>,
+    is_careful: bool,
+    is_limited: bool,
     /// Since the end of the last hold.
     cycle: Cycle,
     /// Calls sent up to here belong to the last throttle: they were on their way when it was told.
@@ -61,6 +63,8 @@ impl Learner {
     pub(super) fn new(is_careful: bool, is_limited: bool) -> Self {
         Self {
             window: is_careful.then(|| Window::new(is_limited)),
+            is_careful,
+            is_limited,
             cycle: Cycle { first_sent: 1, ..Cycle::default() },
             throttle_sent: 0,
             strikes: 0,
@@ -86,11 +90,16 @@ impl Learner {
         self.cycle.started_at.get_or_insert(now);
     }
 
-    /// A call was served, or ended and nobody told how.
-    pub(super) fn served(&mut self, sent: u64, requests: u64, now: Timestamp) {
+    /// A call has ended, and nobody told how.
+    pub(super) fn ended(&mut self) {
         if let Some(window) = &mut self.window {
-            window.served();
+            window.ended();
         }
+    }
+
+    /// A call was served.
+    pub(super) fn served(&mut self, sent: u64, requests: u64, now: Timestamp) {
+        self.ended();
         if sent < self.cycle.first_sent {
             return;
         }
@@ -128,6 +137,7 @@ impl Learner {
     pub(super) fn forget(&mut self) {
         self.cycle = Cycle { first_sent: self.cycle.first_sent, ..Cycle::default() };
         self.strikes = 0;
+        self.window = self.is_careful.then(|| Window::new(self.is_limited));
     }
 
     /// The hold that ended the cycle is over: the pace to go on with, if one was learnt.
@@ -179,7 +189,7 @@ impl Window {
         }
     }
 
-    fn served(&mut self) {
+    fn ended(&mut self) {
         self.answers += 1;
         let needed = if self.calls < STEADY { 1 } else { self.calls };
         if self.answers >= needed {

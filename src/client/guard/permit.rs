@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::gate::{GuardGate, Pass};
+use super::calls::Pass;
+use super::gate::GuardGate;
 use super::{Guard, Told};
 use crate::client::tells::Tells;
 use crate::client::usage::Usage;
@@ -25,11 +26,19 @@ pub struct Guarded<P, C: Clock = DefaultClock> {
     pass: Pass,
     /// Gone once it has been settled.
     permit: Option<P>,
+    /// Whether what was answered so far says that the call failed.
+    failed: Option<bool>,
 }
 
 impl<P, C: Clock> Guarded<P, C> {
     pub(super) fn new<L>(guard: &Guard<L, C>, pass: Pass, permit: P) -> Self {
-        Self { core: Arc::clone(&guard.core), told: Arc::clone(&guard.told), pass, permit: Some(permit) }
+        Self {
+            core: Arc::clone(&guard.core),
+            told: Arc::clone(&guard.told),
+            pass,
+            permit: Some(permit),
+            failed: None,
+        }
     }
 
     /// What was reserved for the call.
@@ -44,8 +53,8 @@ impl<P, C: Clock> Guarded<P, C> {
         let clock = self.core.clock();
         let unix = Duration::from_nanos(clock.unix_ns().saturating_add(clock.now().as_ns()));
         if let Some(signals) = answer.signals(self.told.profile, unix) {
-            self.told.hear(&signals);
-            super::answered(&self.core, Some(&self.pass), &signals);
+            self.failed = Some(self.failed == Some(true) || signals.failed);
+            super::answered(&self.core, &self.told, Some(&self.pass), &signals);
         }
     }
 
@@ -58,7 +67,10 @@ impl<P, C: Clock> Guarded<P, C> {
 
 impl<P, C: Clock> Drop for Guarded<P, C> {
     fn drop(&mut self) {
-        self.core.improve(|gate, now| gate.over(now, &self.pass));
+        if let (Some(retries), Some(false)) = (&self.told.retries, self.failed) {
+            retries.succeeded();
+        }
+        self.core.improve(|gate, _| gate.over(&self.pass));
     }
 }
 
@@ -67,10 +79,12 @@ impl<P: Permit, C: Clock> Permit for Guarded<P, C> {
         Cost::new(self.pass.usage().requests)
     }
 
-    /// Settles what the limits hold; zero means that the call was never made.
+    /// Settles what the limits hold, and the guard's own quota of requests; zero means that the call was never made.
     fn settle(mut self, actual: Cost) {
         if actual == Cost::ZERO {
             self.core.give_back(self.pass, self.pass.usage());
+        } else {
+            self.core.change(|gate, now| gate.settle_requests(now, &self.pass, actual.units()));
         }
         if let Some(permit) = self.permit.take() {
             permit.settle(actual);

@@ -65,6 +65,23 @@ impl Upstream {
 
     pub(super) fn spend(&mut self, now: Timestamp, usage: Usage) {
         self.undecided = self.undecided.plus(usage);
+        self.charge(now, usage);
+    }
+
+    /// What is known, for a look ahead.
+    pub(super) fn ahead(&self) -> Self {
+        let mut ahead = self.clone();
+        ahead.allowances.count(std::mem::take(&mut ahead.undecided));
+        ahead
+    }
+
+    /// What will be once `usage` has gone and was answered: it does not count as under way for ever.
+    pub(super) fn foresee(&mut self, at: Timestamp, usage: Usage) {
+        self.allowances.foresee(at, usage, self.last_sent);
+        self.charge(at, usage);
+    }
+
+    fn charge(&mut self, now: Timestamp, usage: Usage) {
         self.allowances.spend(now);
         for quota in &mut self.quotas {
             quota.bucket.force(&mut quota.state, now, usage.of(quota.unit));
@@ -76,7 +93,6 @@ impl Upstream {
 
     /// What was granted at `granted_at` and not sent.
     pub(super) fn give_back(&mut self, now: Timestamp, granted_at: Timestamp, usage: Usage) {
-        self.undecided = self.undecided.minus(usage);
         self.settle(now, granted_at, usage, Usage::ZERO);
         if let Some(pace) = &mut self.pace {
             pace.give_back(usage.requests);

@@ -8,9 +8,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
+#[cfg(feature = "client")]
+use super::Order;
 use super::core::Core;
 use super::gate::{Gate, Load};
-use super::queue::Ticket;
+use super::queue::{NEW, Ticket};
 use crate::clock::Clock;
 use crate::decision::Denied;
 use crate::units::Timestamp;
@@ -25,7 +27,7 @@ pub(crate) struct Acquire<G: Gate, C: Clock> {
 }
 
 enum Stage {
-    Fresh,
+    Fresh { rank: u64 },
     Queued(Ticket),
     Done,
 }
@@ -40,7 +42,16 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
     /// For an ask that was made before, with a deadline counted from then.
     #[inline]
     pub(crate) const fn until(core: Arc<Core<G, C>>, load: G::Load, deadline: Option<Timestamp>) -> Self {
-        Self { core, load, deadline, stage: Stage::Fresh }
+        Self { core, load, deadline, stage: Stage::Fresh { rank: NEW } }
+    }
+
+    /// For one who had been granted it and comes back: at the front, before all of a higher rank. Where the newest is served
+    /// first it is as new as any.
+    #[cfg(feature = "client")]
+    pub(crate) fn again(core: Arc<Core<G, C>>, load: G::Load, max_wait: Option<Duration>, rank: u64) -> Self {
+        let rank = if core.line().order == Order::NewestFirst { NEW } else { rank };
+        let deadline = core.deadline(max_wait);
+        Self { core, load, deadline, stage: Stage::Fresh { rank } }
     }
 
     pub(crate) const fn core(&self) -> &Arc<Core<G, C>> {
@@ -71,13 +82,15 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
 
     fn step(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<G::Grant, Denied>> {
         let heard = match self.stage {
-            Stage::Fresh => match self.core.enter(self.load, self.deadline, waker, is_thread) {
-                Ok(heard) => Some(heard),
-                Err(ticket) => {
-                    self.stage = Stage::Queued(ticket);
-                    None
+            Stage::Fresh { rank } => {
+                match self.core.enter(self.load, self.deadline, waker, is_thread, rank) {
+                    Ok(heard) => Some(heard),
+                    Err(ticket) => {
+                        self.stage = Stage::Queued(ticket);
+                        None
+                    }
                 }
-            },
+            }
             Stage::Queued(ticket) => self.core.hear(ticket, waker),
             Stage::Done => panic!("an acquire was polled after it had given its answer"),
         };

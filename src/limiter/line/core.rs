@@ -188,6 +188,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
         deadline: Option<Timestamp>,
         waker: &Waker,
         is_thread: bool,
+        rank: u64,
     ) -> Result<Told<G>, Ticket> {
         if deadline == Some(Timestamp::ZERO) {
             return Ok(self.take(load, |grant| grant));
@@ -197,7 +198,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
             return Ok(Ok(G::grant_at_door(now, load)));
         }
         // Made and dropped outside the lock, as every waker is.
-        let mut newcomer = Some(Waiter::new(load, deadline, waker.clone(), is_thread));
+        let mut newcomer = Some(Waiter::new(load, deadline, waker.clone(), is_thread, rank));
         let mut wakes = Vec::new();
         let entry = self.with(|inner, now| inner.enter(now, &mut newcomer, &self.clock, &mut wakes));
         let panicked = wake_all(wakes);

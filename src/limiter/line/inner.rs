@@ -5,7 +5,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::gate::{Gate, Later, Load};
-use super::queue::{Answer, Queue, Ticket, Waiter};
+use super::queue::{Answer, NEW, Queue, Ticket, Waiter};
 use super::timers::Timers;
 use super::{Line, Order};
 use crate::algorithm::When;
@@ -78,9 +78,9 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         Denied::new(reason).after(wait).by(self.name.clone())
     }
 
-    /// When `load` could go if it joined the line now.
-    pub(super) fn later(&mut self, now: Timestamp, load: G::Load) -> Later {
-        if self.queue.is_empty() || self.line.order == Order::NewestFirst {
+    /// When `load` could go if it joined the line now, at the front or at the back.
+    fn later(&mut self, now: Timestamp, load: G::Load, at_front: bool) -> Later {
+        if at_front || self.queue.is_empty() || self.line.order == Order::NewestFirst {
             return self.gate.behind(now, 0, &mut std::iter::empty(), load);
         }
         let ahead = self.queue.units();
@@ -89,7 +89,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
     }
 
     fn wait(&mut self, now: Timestamp, load: G::Load) -> Option<Duration> {
-        match self.later(now, load) {
+        match self.later(now, load, false) {
             Later::At(at) if !self.paused => Some(at.since(now)),
             _ => None,
         }
@@ -149,14 +149,14 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         clock: &C,
         wakes: &mut Vec<Waker>,
     ) -> Entry<G> {
-        let Some(Waiter { load, deadline, is_thread, .. }) = *newcomer else {
+        let Some(Waiter { load, deadline, is_thread, rank, .. }) = *newcomer else {
             unreachable!("a newcomer enters once")
         };
         let reason = match self.take(now, load) {
             Ok(()) => return Entry::Granted(self.gate.grant(now, load)),
             Err(reason) => reason,
         };
-        if let Some(denied) = self.refuse_to_wait(now, load, deadline, reason) {
+        if let Some(denied) = self.refuse_to_wait(now, load, deadline, rank, reason) {
             return Entry::Denied(denied);
         }
         let mut new_timer = false;
@@ -175,6 +175,9 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         waiter.deadline = deadline;
         let ticket = self.queue.push(waiter);
         self.gate.joined(now, load);
+        if rank != NEW {
+            self.gate.left(); // what was found behind it
+        }
         let serves_first = self.queue.next(self.line.order) == Some(ticket);
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, ticket));
@@ -191,12 +194,13 @@ impl<G: Gate, T: Timer> Inner<G, T> {
         now: Timestamp,
         load: G::Load,
         deadline: Option<Timestamp>,
+        rank: u64,
         reason: Reason,
     ) -> Option<Denied> {
         let units = load.units();
         let in_time = deadline.is_none_or(|deadline| now < deadline);
         let waits = matches!(reason, Reason::Exhausted | Reason::Paused) && in_time;
-        let full = units > self.line.limit.saturating_sub(self.queue.units());
+        let full = rank == NEW && units > self.line.limit.saturating_sub(self.queue.units());
         let refused = if !waits {
             Some(reason)
         } else if full && (self.line.order == Order::OldestFirst || units > self.line.limit) {
@@ -205,7 +209,7 @@ impl<G: Gate, T: Timer> Inner<G, T> {
             None
         } else if deadline.is_some() || self.queue.is_empty() {
             // Behind others, an ask that waits for as long as it takes need not be told for how long.
-            match self.later(now, load) {
+            match self.later(now, load, rank != NEW) {
                 Later::At(at) if deadline.is_some_and(|deadline| at > deadline) => Some(reason),
                 Later::Never => Some(reason),
                 _ => None,
@@ -232,7 +236,8 @@ impl<G: Gate, T: Timer> Inner<G, T> {
     }
 
     fn evict_for(&mut self, units: u64, wakes: &mut Vec<Waker>) {
-        while self.queue.units().saturating_add(units) > self.line.limit {
+        let evicts = self.line.order == Order::NewestFirst;
+        while evicts && self.queue.units().saturating_add(units) > self.line.limit {
             let Some(oldest) = self.queue.oldest() else { return };
             let denied = self.denied(Reason::Evicted, None);
             wakes.extend(self.answer(oldest, Answer::Denied(denied)));

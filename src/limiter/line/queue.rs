@@ -7,6 +7,9 @@ use super::gate::{Gate, Load};
 use crate::decision::Denied;
 use crate::units::Timestamp;
 
+/// Of those who have not been in the line before: behind all who have.
+pub(super) const NEW: u64 = u64::MAX;
+
 /// A place in the slab. The generation tells a later tenant of the same place from this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket {
@@ -21,6 +24,8 @@ pub(super) struct Waiter<G: Gate> {
     pub(super) waker: Option<Waker>,
     pub(super) is_thread: bool,
     pub(super) answer: Option<Answer<G>>,
+    /// Who comes back stands at the front, among those who come back by this.
+    pub(super) rank: u64,
     /// Towards the front and the back of the line.
     links: (Option<usize>, Option<usize>),
 }
@@ -31,8 +36,14 @@ pub(super) enum Answer<G: Gate> {
 }
 
 impl<G: Gate> Waiter<G> {
-    pub(super) fn new(load: G::Load, deadline: Option<Timestamp>, waker: Waker, is_thread: bool) -> Self {
-        Self { load, deadline, waker: Some(waker), is_thread, answer: None, links: (None, None) }
+    pub(super) fn new(
+        load: G::Load,
+        deadline: Option<Timestamp>,
+        waker: Waker,
+        is_thread: bool,
+        rank: u64,
+    ) -> Self {
+        Self { load, deadline, waker: Some(waker), is_thread, answer: None, rank, links: (None, None) }
     }
 }
 
@@ -46,6 +57,8 @@ pub(super) struct Queue<G: Gate> {
     free: Option<usize>,
     /// Oldest and newest of those who wait.
     ends: Option<(usize, usize)>,
+    /// The last of those who came back.
+    last_back: Option<usize>,
     len: usize,
     units: u64,
     /// Places taken by those who wait or have not yet heard.
@@ -54,7 +67,7 @@ pub(super) struct Queue<G: Gate> {
 
 impl<G: Gate> Queue<G> {
     pub(super) const fn new() -> Self {
-        Self { places: Vec::new(), free: None, ends: None, len: 0, units: 0, taken: 0 }
+        Self { places: Vec::new(), free: None, ends: None, last_back: None, len: 0, units: 0, taken: 0 }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -113,13 +126,33 @@ impl<G: Gate> Queue<G> {
         }
     }
 
-    /// Puts `waiter` at the back.
+    /// Between whom one of this rank stands: they mostly come back in order.
+    fn gap(&mut self, rank: u64) -> (Option<usize>, Option<usize>) {
+        let Some((oldest, newest)) = self.ends else { return (None, None) };
+        if rank == NEW {
+            return (Some(newest), None);
+        }
+        let (mut before, mut after) = (self.last_back, None);
+        if let Some(last) = before.and_then(|last| self.at(last)) {
+            after = last.links.1;
+        }
+        while let Some(index) = before {
+            match self.at(index) {
+                Some(waiter) if waiter.rank > rank => (before, after) = (waiter.links.0, before),
+                _ => break,
+            }
+        }
+        (before, after.or_else(|| before.is_none().then_some(oldest)))
+    }
+
+    /// Puts `waiter` at the back, or in its place among those who come back.
     pub(super) fn push(&mut self, mut waiter: Waiter<G>) -> Ticket {
         self.len += 1;
         self.taken += 1;
         self.units += waiter.load.units();
-        let newest = self.ends.map(|(_, newest)| newest);
-        waiter.links = (newest, None);
+        let rank = waiter.rank;
+        let (before, after) = self.gap(rank);
+        waiter.links = (before, after);
         let index = match self.free {
             Some(index) => {
                 if let Place::Free(next) = self.places[index].1 {
@@ -134,14 +167,16 @@ impl<G: Gate> Queue<G> {
                 self.places.len() - 1
             }
         };
-        match self.ends {
-            None => self.ends = Some((index, index)),
-            Some((oldest, newest)) => {
-                if let Some(before) = self.at(newest) {
-                    before.links.1 = Some(index);
-                }
-                self.ends = Some((oldest, index));
-            }
+        if let Some(before) = before.and_then(|before| self.at(before)) {
+            before.links.1 = Some(index);
+        }
+        if let Some(after) = after.and_then(|after| self.at(after)) {
+            after.links.0 = Some(index);
+        }
+        let (oldest, newest) = self.ends.unwrap_or((index, index));
+        self.ends = Some((before.map_or(index, |_| oldest), if after.is_none() { index } else { newest }));
+        if rank != NEW && before == self.last_back {
+            self.last_back = Some(index);
         }
         Ticket { index, generation: self.places[index].0 }
     }
@@ -173,6 +208,9 @@ impl<G: Gate> Queue<G> {
     fn unlink(&mut self, ticket: Ticket) {
         let Some(waiter) = self.get(ticket) else { return };
         let ((before, after), units) = (waiter.links, waiter.load.units());
+        if self.last_back == Some(ticket.index) {
+            self.last_back = before;
+        }
         self.len -= 1;
         self.units -= units;
         if let Some(before) = before {
