@@ -1,15 +1,21 @@
 //! The hot paths, one a run, for a counter of instructions: `instructions PATH CALLS` makes so many calls and nothing
 //! else that depends on their number. `bash benches/count` counts; without arguments the paths are listed.
 
+mod support;
+
+use std::convert::Infallible;
+use std::future::{poll_fn, ready};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use support::now;
 use tollgate::clock::NoTimer;
 use tollgate::{
-    Clock, Concurrency, FixedWindow, Quota, SlidingCounter, SlidingWindow, Timestamp, TokenBucket,
+    Clock, Concurrency, FixedWindow, LimitLayer, Quota, SlidingCounter, SlidingWindow, Timestamp, TokenBucket,
 };
+use tower::{Layer, Service, service_fn};
 
 /// A clock that goes on by 40 ns each time it is read: the same in every run and on every machine.
 #[derive(Clone, Default)]
@@ -64,7 +70,7 @@ macro_rules! keyed {
     };
 }
 
-const PATHS: [(&str, Path); 12] = [
+const PATHS: [(&str, Path); 15] = [
     ("bucket grant", rate!(TokenBucket, GRANT, true)),
     ("bucket refuse", rate!(TokenBucket, REFUSE, false)),
     ("exact window grant", rate!(SlidingWindow, GRANT_WINDOW, true)),
@@ -77,6 +83,27 @@ const PATHS: [(&str, Path); 12] = [
         let limiter = TokenBucket::builder(GRANT).clock(Steps::default()).build().unwrap();
         for _ in 0..count {
             drop(limiter.try_acquire(black_box(1)).unwrap());
+        }
+    }),
+    ("bucket awaited", |count| {
+        let limiter = TokenBucket::builder(GRANT).clock(Steps::default()).build().unwrap();
+        for _ in 0..count {
+            drop(now(limiter.acquire(black_box(1))).unwrap());
+        }
+    }),
+    ("bucket in a layer", |count| {
+        let limiter = TokenBucket::builder(GRANT).clock(Steps::default()).build().unwrap();
+        let mut service =
+            LimitLayer::new(limiter).layer(service_fn(|word: u64| ready(Ok::<_, Infallible>(word))));
+        for _ in 0..count {
+            now(poll_fn(|cx| service.poll_ready(cx))).unwrap();
+            now(service.call(black_box(7))).unwrap();
+        }
+    }),
+    ("striped grant", |count| {
+        let limiter = TokenBucket::builder(GRANT).clock(Steps::default()).striped().build().unwrap();
+        for _ in 0..count {
+            limiter.check(black_box(1)).unwrap();
         }
     }),
     ("slot", |count| {
