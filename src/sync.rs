@@ -1,5 +1,7 @@
 //! The one switch between the standard library's primitives and loom's.
 
+mod lasting;
+
 #[cfg(not(tollgate_loom))]
 pub(crate) use std::sync::OnceLock;
 #[cfg(not(tollgate_loom))]
@@ -7,7 +9,9 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering,
 #[cfg(not(tollgate_loom))]
 use std::sync::{Mutex as Inner, MutexGuard};
 #[cfg(not(tollgate_loom))]
-pub(crate) use std::thread::yield_now;
+pub(crate) use std::{hint::spin_loop, thread::yield_now};
+
+pub(crate) use lasting::{Lasting, LastingOne};
 
 /// A thread-local made at compile time.
 #[cfg(not(tollgate_loom))]
@@ -56,7 +60,7 @@ pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering
 #[cfg(tollgate_loom)]
 use loom::sync::{Mutex as Inner, MutexGuard};
 #[cfg(tollgate_loom)]
-pub(crate) use loom::thread::yield_now;
+pub(crate) use loom::{hint::spin_loop, thread::yield_now};
 
 /// What keys are hashed with: the standard library's SipHash-1-3 under a random secret, so that nobody can choose keys
 /// that meet in one place. Models, which run again and again, do without the secret.

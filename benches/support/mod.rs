@@ -119,7 +119,7 @@ impl<'a> Group<'a> {
         op: impl Fn(usize) -> O + Sync + 'a,
     ) {
         self.batch(name, references, move |count| {
-            threads::latency(threads, count, percentile, &op) * u32::try_from(count).unwrap()
+            threads::latency(threads, percentile, &op) * u32::try_from(count).unwrap()
         });
     }
 

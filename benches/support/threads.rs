@@ -2,19 +2,23 @@
 
 use std::hint::black_box;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
 
-/// Operations a thread takes on at once: all threads end within a portion of each other, so none runs alone.
-const PORTION: u64 = 1024;
+/// Operations between two looks at whether the time is over.
+const PORTION: u64 = 256;
+/// How long threads work: for many turns on a processor, if they must take turns.
+const AT_ONCE: Duration = Duration::from_millis(4);
+const IN_TURNS: Duration = Duration::from_millis(40);
 /// The share of the processors that a run has to get, and how often it is tried.
 const UNDISTURBED: f64 = 0.95;
 const TRIES: usize = 3;
 
-/// From when the first of the threads starts until the last of `count` operations is done.
+/// How long `count` operations take, by how many `threads` threads do in a given time. Had they to do a given number, all
+/// would wait for the one that has lost its processor.
 ///
 /// What the processors do for others meanwhile is no part of it: a run that did not get them is taken again, a few
 /// times, and the one that got the most of them counts. Operations that sleep never get all of them, and are not favoured.
@@ -23,18 +27,15 @@ where
     O: FnMut() -> R,
     M: Fn(usize) -> O + Sync,
 {
-    let processors = thread::available_parallelism().map_or(1, usize::from).min(threads);
     let run = || {
-        let each = on_each(threads, count, op, |portion, op| {
-            for _ in 0..portion {
+        let run = on_each(threads, op, |op| {
+            for _ in 0..PORTION {
                 black_box(op());
             }
         });
-        let start = each.iter().map(|thread| thread.start).min().unwrap();
-        let end = each.iter().map(|thread| thread.end).max().unwrap();
-        let wall = end - start;
-        let used: Duration = each.iter().map(|thread| thread.processor).sum();
-        (used.as_secs_f64() / (wall.as_secs_f64() * processors as f64), wall)
+        let done = run.told.len() as u64 * PORTION;
+        let share = run.processor.as_secs_f64() / (run.wall.as_secs_f64() * cores().min(threads) as f64);
+        (share, run.wall.mul_f64(count as f64 / done as f64))
     };
     let mut best = (0.0, Duration::ZERO);
     for _ in 0..TRIES {
@@ -50,24 +51,23 @@ where
 }
 
 /// The latency that `percentile` of a hundred operations stay within. It includes one look at the clock.
-pub fn latency<O, R, M>(threads: usize, count: u64, percentile: f64, op: &M) -> Duration
+pub fn latency<O, R, M>(threads: usize, percentile: f64, op: &M) -> Duration
 where
     O: FnMut() -> R,
     M: Fn(usize) -> O + Sync,
 {
     let clock = quanta::Clock::new();
-    let each = on_each(threads, count, op, |portion, op| {
-        let mut latencies = Vec::with_capacity(portion as usize);
+    let run = on_each(threads, op, |op| {
         let mut before = clock.raw();
-        for _ in 0..portion {
+        [(); PORTION as usize].map(|()| {
             black_box(op());
             let after = clock.raw();
-            latencies.push(after.saturating_sub(before));
+            let latency = after.saturating_sub(before);
             before = after;
-        }
-        latencies
+            latency
+        })
     });
-    let mut all: Vec<u64> = each.into_iter().flat_map(|thread| thread.told).flatten().collect();
+    let mut all: Vec<u64> = run.told.into_iter().flatten().collect();
     clock.delta(0, percentile_of(&mut all, percentile))
 }
 
@@ -77,42 +77,48 @@ pub fn percentile_of(values: &mut [u64], percentile: f64) -> u64 {
     *values.select_nth_unstable(rank.clamp(1, values.len()) - 1).1
 }
 
-/// When a thread worked, how long it was on a processor, and what it told of each portion.
-struct Thread<T> {
-    start: Instant,
-    end: Instant,
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What threads did in their time.
+struct Run<T> {
+    wall: Duration,
+    /// How long they were on processors, all together.
     processor: Duration,
+    /// What was told of each portion.
     told: Vec<T>,
 }
 
-fn on_each<O, R, T, M>(
-    threads: usize,
-    count: u64,
-    op: &M,
-    portion: impl Fn(u64, &mut O) -> T + Sync,
-) -> Vec<Thread<T>>
+fn on_each<O, R, T, M>(threads: usize, op: &M, portion: impl Fn(&mut O) -> T + Sync) -> Run<T>
 where
     O: FnMut() -> R,
     T: Send,
     M: Fn(usize) -> O + Sync,
 {
-    let (taken, ready, portion) = (AtomicU64::new(0), Barrier::new(threads), &portion);
+    let (ready, is_over, portion) = (Barrier::new(threads + 1), AtomicBool::new(false), &portion);
     let one = |thread| {
         let mut op = op(thread);
-        let mut told = Vec::new();
         ready.wait();
-        let (start, processor) = (Instant::now(), ThreadTime::now());
-        loop {
-            let before = taken.fetch_add(PORTION, Ordering::Relaxed);
-            if before >= count {
-                let processor = processor.elapsed();
-                return Thread { start, end: Instant::now(), processor, told };
-            }
-            told.push(portion(PORTION.min(count - before), &mut op));
+        let (start, processor, mut told) = (Instant::now(), ThreadTime::now(), Vec::new());
+        while !is_over.load(Ordering::Relaxed) {
+            told.push(portion(&mut op));
         }
+        (start, processor.elapsed(), told)
     };
     thread::scope(|scope| {
+        let one = &one;
         let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
-        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        ready.wait();
+        thread::sleep(if threads > cores() { IN_TURNS } else { AT_ONCE });
+        is_over.store(true, Ordering::Relaxed);
+        let over = Instant::now();
+        let all: Vec<_> = running.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let start = all.iter().map(|(start, ..)| *start).min().unwrap();
+        Run {
+            wall: over.saturating_duration_since(start),
+            processor: all.iter().map(|(_, processor, _)| *processor).sum(),
+            told: all.into_iter().flat_map(|(.., told)| told).collect(),
+        }
     })
 }
