@@ -9,7 +9,7 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering,
 #[cfg(not(tollgate_loom))]
 use std::sync::{Mutex as Inner, MutexGuard};
 #[cfg(not(tollgate_loom))]
-pub(crate) use std::{hint::spin_loop, thread::yield_now};
+pub(crate) use std::thread::yield_now;
 
 pub(crate) use lasting::{Lasting, LastingOne};
 
@@ -27,6 +27,18 @@ macro_rules! thread_local_const {
     };
 }
 pub(crate) use thread_local_const;
+
+/// Stays away from what is shared for a moment.
+#[cfg(not(tollgate_loom))]
+#[cold]
+pub(crate) fn spin(times: u32) {
+    (0..times).for_each(|_| std::hint::spin_loop());
+}
+
+#[cfg(tollgate_loom)]
+pub(crate) fn spin(_times: u32) {
+    yield_now();
+}
 
 /// A small number of this thread's own, for spreading what threads share. Given when it is first asked for.
 #[inline]
@@ -60,7 +72,7 @@ pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering
 #[cfg(tollgate_loom)]
 use loom::sync::{Mutex as Inner, MutexGuard};
 #[cfg(tollgate_loom)]
-pub(crate) use loom::{hint::spin_loop, thread::yield_now};
+pub(crate) use loom::thread::yield_now;
 
 /// What keys are hashed with: the standard library's SipHash-1-3 under a random secret, so that nobody can choose keys
 /// that meet in one place. Models, which run again and again, do without the secret.

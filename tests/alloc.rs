@@ -117,7 +117,7 @@ fn limits_of_slots_that_come_and_go() {
         drop(permit);
     };
     come_and_go();
-    let seen = allocation_counter::measure(|| (0..100).for_each(|_| come_and_go()));
+    let seen = measure(|| (0..100).for_each(|_| come_and_go()));
     assert_eq!(seen.bytes_current, 0);
 }
 

@@ -1,7 +1,7 @@
 use super::{Door, Glance, Sealed};
 use crate::algorithm::{Algorithm, SlidingWindow};
 use crate::limiter::stripes::Padded;
-use crate::sync::{AtomicU64, OnceLock, Ordering, fence, spin_loop, yield_now};
+use crate::sync::{AtomicU64, OnceLock, Ordering, fence, spin, yield_now};
 use crate::units::Timestamp;
 
 /// The head that says the log is behind the lock.
@@ -80,13 +80,17 @@ impl Ring {
         Sight::Next(Turn { head, next, lap, place, gone_ns: unit >> 1 })
     }
 
-    /// The latest reading of the clock that the ring knows of: whose unit was admitted last, if it is filled in already.
+    /// The latest reading of the clock that the ring knows of: whose unit was admitted last. `None` if that one is about to
+    /// fill it in.
     #[inline]
-    fn latest_ns(&self, head: u64) -> u64 {
-        let at = (head & PLACE).checked_sub(1).unwrap_or(self.limit.load(Ordering::Relaxed) - 1);
-        let last = self.places.get().and_then(|places| places.get(at as usize));
-        let gone_ns = last.map_or(0, |place| place.load(Ordering::Relaxed) >> 1);
-        gone_ns.saturating_sub(self.window_ns.load(Ordering::Relaxed))
+    fn latest_ns(&self, head: u64) -> Option<u64> {
+        let (lap, at) = (head >> PLACE_BITS, head & PLACE);
+        let (lap, at) = match at.checked_sub(1) {
+            Some(at) => (lap, at),
+            None => (lap.wrapping_sub(1), self.limit.load(Ordering::Relaxed).wrapping_sub(1)),
+        };
+        let unit = self.places.get()?.get(at as usize)?.load(Ordering::Relaxed);
+        is_of(unit, lap).then(|| (unit >> 1).saturating_sub(self.window_ns.load(Ordering::Relaxed)))
     }
 
     /// Whether the head is what it was, and so were the readings it was read by.
@@ -117,13 +121,17 @@ struct Turn<'a> {
     gone_ns: u64,
 }
 
-/// Lets a place be filled: that takes no longer than this, unless whoever does it has lost the processor.
+/// How often is looked at a place that is about to be filled: longer than that takes, unless whoever does it has lost the
+/// processor.
+const SPINS: u32 = 100;
+/// For so long one who has lost the head leaves it to the other, who can take several units meanwhile.
+const LEFT_ALONE: u32 = 32;
+
 #[cold]
 fn wait_a_little(waits: &mut u32) {
-    const SPINS: u32 = 100;
     if *waits < SPINS {
         *waits += 1;
-        spin_loop();
+        spin(1);
     } else {
         yield_now();
     }
@@ -160,11 +168,12 @@ impl Door<SlidingWindow> for Ring {
                 if !self.is_still(head) {
                     continue;
                 }
-                if now_ns >= latest_ns {
-                    return Glance::At(Timestamp::from_ns(gone_ns));
+                match latest_ns {
+                    // Others have come since the clock was read: by now it shows their time at least.
+                    Some(latest_ns) if now_ns < latest_ns => now_ns = latest_ns,
+                    None if waits < SPINS => wait_a_little(&mut waits),
+                    _ => return Glance::At(Timestamp::from_ns(gone_ns)),
                 }
-                // Others have come since the clock was read: by now it shows their time at least.
-                now_ns = latest_ns;
                 continue;
             }
             let gone_ns = now_ns.saturating_add(self.window_ns.load(Ordering::Relaxed));
@@ -175,6 +184,8 @@ impl Door<SlidingWindow> for Ring {
                 place.store(filled(gone_ns, lap), Ordering::Relaxed);
                 return Glance::Go;
             }
+            // By turns, both would take longer.
+            spin(LEFT_ALONE);
         }
     }
 
