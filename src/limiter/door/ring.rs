@@ -70,7 +70,7 @@ impl Ring {
         let Some(place) = self.places.get().and_then(|places| places.get(at as usize)) else {
             return Sight::Shut;
         };
-        // Relaxed, as where it is filled: nothing is read by what it says.
+        // Relaxed: nothing is read by what it says, except for what follows a look at whether the head is still the same.
         let unit = place.load(Ordering::Relaxed);
         if !is_of(unit, lap.wrapping_sub(1)) {
             return Sight::Unfilled { head };
@@ -181,7 +181,8 @@ impl Door<SlidingWindow> for Ring {
                 return Glance::Shut;
             }
             if self.head.0.compare_exchange(head, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                place.store(filled(gone_ns, lap), Ordering::Relaxed);
+                // Release: whoever sees it and looks again also sees that the head has moved on.
+                place.store(filled(gone_ns, lap), Ordering::Release);
                 return Glance::Go;
             }
             // By turns, both would take longer.
