@@ -109,7 +109,7 @@ fn all_that_keeps(clock: &Lent, stripes: usize) -> Vec<Box<dyn Any>> {
     vec![Box::new(limit), Box::new(one), Box::new(none), Box::new(fresh), Box::new(waiting)]
 }
 
-/// Planted: a permit of no slots that is not counted; an ask that lets go of the limit before it leaves the line.
+/// A permit of no slots counts, too, and an ask leaves the line before it lets go of the limit.
 #[test]
 fn a_limit_goes_with_the_last_that_keeps_it_in_whatever_order() {
     for stripes in [1, 4] {
