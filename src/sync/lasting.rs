@@ -60,7 +60,13 @@ impl<T> Clone for Lasting<T> {
 impl<T> std::ops::Deref for Lasting<T> {
     type Target = [T];
 
+    #[cfg(not(tollgate_loom))]
     #[inline]
+    fn deref(&self) -> &[T] {
+        self.0
+    }
+
+    #[cfg(tollgate_loom)]
     fn deref(&self) -> &[T] {
         &self.0
     }
