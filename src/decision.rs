@@ -172,6 +172,12 @@ impl Denied {
         Self { reason: Reason::Exhausted, wait: Wait::Until(Due { at, now }), by }
     }
 
+    /// Too little is left, and no time tells when that will change.
+    #[inline]
+    pub(crate) const fn exhausted(by: Option<Name>) -> Self {
+        Self { reason: Reason::Exhausted, wait: Wait::None, by }
+    }
+
     /// Too little is left for `wait_ns` from now on.
     #[inline]
     pub(crate) const fn exhausted_for(wait_ns: u64, by: Option<Name>) -> Self {

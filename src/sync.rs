@@ -1,5 +1,7 @@
 //! The one switch between the standard library's primitives and loom's.
 
+mod lasting;
+
 #[cfg(not(tollgate_loom))]
 pub(crate) use std::sync::OnceLock;
 #[cfg(not(tollgate_loom))]
@@ -8,6 +10,8 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering,
 use std::sync::{Mutex as Inner, MutexGuard};
 #[cfg(not(tollgate_loom))]
 pub(crate) use std::thread::yield_now;
+
+pub(crate) use lasting::{Lasting, LastingOne};
 
 /// A thread-local made at compile time.
 #[cfg(not(tollgate_loom))]
@@ -23,6 +27,18 @@ macro_rules! thread_local_const {
     };
 }
 pub(crate) use thread_local_const;
+
+/// Stays away from what is shared for a moment.
+#[cfg(not(tollgate_loom))]
+#[cold]
+pub(crate) fn spin(times: u32) {
+    (0..times).for_each(|_| std::hint::spin_loop());
+}
+
+#[cfg(tollgate_loom)]
+pub(crate) fn spin(_times: u32) {
+    yield_now();
+}
 
 /// A small number of this thread's own, for spreading what threads share. Given when it is first asked for.
 #[inline]

@@ -107,6 +107,20 @@ fn slots() {
     assert_eq!(count, 0);
 }
 
+/// Its words stay, for the next one.
+#[test]
+fn limits_of_slots_that_come_and_go() {
+    let come_and_go = || {
+        let slots = Concurrency::builder(64).stripes(8).clock(ManualClock::new()).build().unwrap();
+        let permit = slots.try_acquire(1).unwrap();
+        drop(slots);
+        drop(permit);
+    };
+    come_and_go();
+    let seen = measure(|| (0..100).for_each(|_| come_and_go()));
+    assert_eq!(seen.bytes_current, 0);
+}
+
 #[test]
 fn corrections() {
     let bucket =

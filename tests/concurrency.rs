@@ -1,7 +1,13 @@
 //! Slots that are spread over stripes are slots all the same.
 
+use std::any::Any;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
 use proptest::prelude::*;
-use tollgate::{Concurrency, Permit};
+use tollgate::clock::ManualTimer;
+use tollgate::{Clock, Concurrency, ManualClock, Permit, Reason, Timestamp};
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -71,5 +77,110 @@ proptest! {
             prop_assert_eq!(snapshot.remaining, all.saturating_sub(out));
             prop_assert_eq!(snapshot.debt, out.saturating_sub(all));
         }
+    }
+}
+
+/// A clock that tells whether a limit still has it.
+#[derive(Clone, Default)]
+struct Lent {
+    clock: ManualClock,
+    to: Arc<()>,
+}
+
+impl Clock for Lent {
+    type Timer = ManualTimer;
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn timer(&self) -> Option<ManualTimer> {
+        self.clock.timer()
+    }
+}
+
+/// All that keeps a limit: a handle, a permit, one of no slots, an ask that was never polled, one that waits.
+fn all_that_keeps(clock: &Lent, stripes: usize) -> Vec<Box<dyn Any>> {
+    let limit = Concurrency::builder(3).stripes(stripes).clock(clock.clone()).build().unwrap();
+    let permits = [1, 0].map(|units| limit.try_acquire(units).unwrap());
+    let (fresh, mut waiting) = (limit.acquire(1), limit.acquire(3));
+    assert!(Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let [one, none] = permits;
+    vec![Box::new(limit), Box::new(one), Box::new(none), Box::new(fresh), Box::new(waiting)]
+}
+
+/// A permit of no slots counts, too, and an ask leaves the line before it lets go of the limit.
+#[test]
+fn a_limit_goes_with_the_last_that_keeps_it_in_whatever_order() {
+    for stripes in [1, 4] {
+        for order in 0..120 {
+            let clock = Lent::default();
+            let (mut kept, mut order) = (all_that_keeps(&clock, stripes), order);
+            while !kept.is_empty() {
+                assert!(Arc::strong_count(&clock.to) > 1);
+                let next = order % kept.len();
+                order /= kept.len();
+                drop(kept.remove(next));
+            }
+            assert_eq!(Arc::strong_count(&clock.to), 1);
+        }
+    }
+}
+
+#[test]
+fn a_permit_is_of_its_limit_when_all_handles_are_gone_and_others_come() {
+    let limit = Concurrency::builder(5).stripes(2).name("first").build().unwrap();
+    let (some, none) = (limit.try_acquire(2).unwrap(), limit.try_acquire(0).unwrap());
+    drop(limit);
+    let others: Vec<Concurrency> =
+        (0..3).map(|_| Concurrency::builder(7).stripes(2).build().unwrap()).collect();
+    for permit in [&some, &none] {
+        let mut told = 0;
+        permit.report(&mut |standing| {
+            assert_eq!(standing.limit.as_ref().unwrap().as_str(), "first");
+            assert_eq!((standing.policy.limit, standing.remaining), (5, 3));
+            told += 1;
+        });
+        assert_eq!(told, 1);
+    }
+    drop((some, none));
+    let next = Concurrency::builder(9).stripes(2).build().unwrap();
+    assert_eq!(next.snapshot().remaining, 9);
+    assert!(others.iter().all(|other| other.snapshot().remaining == 7));
+}
+
+#[test]
+fn more_slots_than_the_words_hold_are_had_all_the_same() {
+    const PART: u64 = 1 << 23;
+    for stripes in [1, 2] {
+        let limit = Concurrency::builder(9 * PART).stripes(stripes).build().unwrap();
+        let mut held: Vec<_> = (0..9).map(|_| limit.try_acquire(PART).unwrap()).collect();
+        assert_eq!(limit.try_acquire(1).unwrap_err().reason(), Reason::Exhausted);
+        assert_eq!(limit.try_acquire(9 * PART + 1).unwrap_err().reason(), Reason::ExceedsCapacity);
+        held.truncate(4);
+        let large = limit.try_acquire(5 * PART).unwrap();
+        assert_eq!(limit.snapshot().remaining, 0);
+        drop((held, large));
+        assert_eq!(limit.snapshot().remaining, 9 * PART);
+    }
+}
+
+#[test]
+fn what_could_never_go_is_told_so_however_the_limit_has_changed() {
+    for stripes in [1, 2] {
+        let limit = Concurrency::builder(4).stripes(stripes).build().unwrap();
+        let held = limit.try_acquire(3).unwrap();
+        let reason = |units: u64| limit.try_acquire(units).unwrap_err().reason();
+        assert_eq!((reason(2), reason(5)), (Reason::Exhausted, Reason::ExceedsCapacity));
+        limit.resize(6);
+        assert_eq!((reason(5), reason(7)), (Reason::Exhausted, Reason::ExceedsCapacity));
+        limit.resize(3);
+        assert_eq!((reason(3), reason(4)), (Reason::Exhausted, Reason::ExceedsCapacity));
+        limit.pause();
+        assert_eq!(reason(1), Reason::Paused);
+        limit.resume();
+        limit.close();
+        assert_eq!((reason(1), limit.try_acquire(0).unwrap_err().reason()), (Reason::Closed, Reason::Closed));
+        drop(held);
     }
 }

@@ -271,7 +271,7 @@ fn two_at_a_ring_are_admitted_as_the_limit_allows() {
 /// `Ring::see`.
 #[test]
 fn three_at_a_ring_are_admitted_as_the_limit_allows() {
-    model(0, || {
+    model(1, || {
         let (window, _clock) = ring(2);
         assert_eq!(admitted(&window, 2, 2), 2);
         assert_eq!(window.snapshot().remaining, 0);
@@ -289,6 +289,22 @@ fn a_look_under_the_lock_loses_no_unit_of_a_ring() {
         assert!(window.check(1).is_ok());
         assert!(other.join().unwrap());
         assert_eq!(window.snapshot().remaining, 0);
+    });
+}
+
+/// A unit each 100 ns leaves room for one more at any time. Seen to fail on: no look at the
+/// latest unit before a refusal; a place that is filled by a relaxed store.
+#[test]
+fn one_who_has_read_the_clock_long_ago_is_not_refused_for_that() {
+    model(0, || {
+        let (window, clock) = ring(2);
+        let other = window.clone();
+        let other = thread::spawn(move || other.check(1));
+        for _ in 0..3 {
+            let _ = window.check(1);
+            clock.advance(ns(100));
+        }
+        other.join().unwrap().unwrap();
     });
 }
 
@@ -411,8 +427,7 @@ fn work<C: Clock>(slots: &Concurrency<C>, done: &AtomicUsize) -> usize {
     1
 }
 
-/// Seen to fail on: a store in place of the compare-exchange in `free::update`, and a relaxed one; a
-/// relaxed swap in `FreeSlots::hold`.
+/// Seen to fail on: a store in place of the compare-exchange in `Stripe::update`, and a relaxed one.
 #[test]
 fn one_slot_is_held_by_one_at_a_time() {
     for stripes in [1, 2] {
@@ -428,7 +443,7 @@ fn one_slot_is_held_by_one_at_a_time() {
     }
 }
 
-/// Seen to fail on: a store in place of the compare-exchange in `free::update`.
+/// Seen to fail on: a store in place of the compare-exchange in `Stripe::update`.
 #[test]
 fn two_slots_are_held_by_two_of_three() {
     for stripes in [1, 2] {
@@ -454,12 +469,12 @@ fn two_slots_are_held_by_two_of_three() {
     }
 }
 
-/// Seen to fail on: a load and a store in place of the swap in `FreeSlots::hold`; a relaxed store in
-/// `FreeSlots::open`.
+/// Seen to fail on: a load and a store in place of the compare-exchange in `Stripe::hold`; a relaxed store of the word in
+/// `Stripe::open`.
 #[test]
 fn a_look_under_the_lock_loses_no_slot() {
     for stripes in [1, 2] {
-        every_order(move || {
+        model(0, move || {
             let (slots, done) = (slots_on(1, stripes), Arc::new(AtomicUsize::new(0)));
             let (others_slots, others_done) = (slots.clone(), Arc::clone(&done));
             let other = thread::spawn(move || work(&others_slots, &others_done));
@@ -469,6 +484,56 @@ fn a_look_under_the_lock_loses_no_slot() {
             assert_free(&slots, 1);
         });
     }
+}
+
+/// Of three slots two are free at any time, not always at the same words. Not seen to fail yet: loom does not run the
+/// other between the looks at the two words, which is what the second look is there for.
+#[test]
+fn slots_that_are_free_throughout_are_never_refused() {
+    every_order(|| {
+        let slots = slots_on(3, 2);
+        let slot = slots.try_acquire(1).unwrap();
+        let other = slots.clone();
+        let other = thread::spawn(move || {
+            drop(slot);
+            other.try_acquire(1).unwrap()
+        });
+        let two = slots.try_acquire(2).unwrap();
+        drop((two, other.join().unwrap()));
+        assert_free(&slots, 3);
+    });
+}
+
+/// Two slots of one are too many, and of three they are free. Seen to fail on: no second look at the turns before a
+/// refusal.
+#[test]
+fn a_refusal_is_told_of_as_many_slots_as_there_were() {
+    for stripes in [1, 2] {
+        every_order(move || {
+            let slots = slots_on(1, stripes);
+            let other = slots.clone();
+            let other = thread::spawn(move || other.resize(3));
+            if let Err(denied) = slots.try_acquire(2) {
+                assert_eq!(denied.reason(), Reason::ExceedsCapacity);
+            }
+            other.join().unwrap();
+            assert_free(&slots, 3);
+        });
+    }
+}
+
+/// Seen to fail on: a permit that does not ask whether it is the last.
+#[test]
+fn a_limit_goes_when_its_handle_and_its_permits_do() {
+    every_order(|| {
+        let clock = SeenClock::new();
+        let slots = Concurrency::builder(2).stripes(2).clock(clock.clone()).build().unwrap();
+        let permits = [slots.try_acquire(1).unwrap(), slots.try_acquire(1).unwrap()];
+        let others = permits.map(|permit| thread::spawn(move || drop(permit)));
+        drop(slots);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(Arc::strong_count(&clock.seen), 1);
+    });
 }
 
 // The line.

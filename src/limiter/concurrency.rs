@@ -2,22 +2,26 @@
 
 mod free;
 mod gate;
+mod stripe;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::line::{Acquire, Core};
-use super::stripes::{one_for_each_core, own};
+use super::stripes::one_for_each_core;
 use super::{Limiter, Line, Permit, TryLimiter};
-use crate::algorithm::Grant;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Policy, Snapshot, Standing};
+use crate::sync::LastingOne;
 use crate::units::{Cost, Name, NameError, Timestamp};
+use free::{FreeSlots, Take};
 use gate::SlotGate;
+use stripe::{Keeper, Stripe};
 
 /// More than any machine has cores, and 128 kB.
 const STRIPES_MAX: usize = 1024;
@@ -39,15 +43,14 @@ const STRIPES_MAX: usize = 1024;
 /// # Ok::<(), tollgate::Denied>(())
 /// ```
 pub struct Concurrency<C: Clock = DefaultClock> {
-    core: Arc<Core<SlotGate, C>>,
-    ties: Arc<[Arc<Tie<C>>]>,
+    limit: Arc<Limit<C>>,
+    free: FreeSlots,
 }
 
-/// What permits hold on to the limit by: one for each stripe, so that counting the permits of one thread does not
-/// meet another's.
-#[repr(align(128))]
-struct Tie<C: Clock> {
+/// What handles and waits share. Slots that are out hold on to the core without being counted here.
+struct Limit<C: Clock> {
     core: Arc<Core<SlotGate, C>>,
+    free: FreeSlots,
 }
 
 impl Concurrency {
@@ -55,7 +58,7 @@ impl Concurrency {
     #[must_use]
     pub fn new(slots: u64) -> Self {
         let stripes = stripes_for(slots);
-        Self::built(SlotGate::new(slots, stripes), Line::new(), None, DefaultClock::default())
+        Self::built(slots, stripes, Line::new(), None, DefaultClock::default())
     }
 
     /// A limit of `slots` with options.
@@ -98,7 +101,8 @@ impl<C: Clock> ConcurrencyBuilder<C> {
 
     /// Spreads the slots over `stripes` lines of memory of 128 bytes, or the next power of two, so that threads on
     /// different ones do not meet while slots are free. One for each core where there are eight slots or more for each,
-    /// unless set. What is admitted does not depend on it; a refusal looks at all of them.
+    /// unless set. What is admitted does not depend on it; a refusal looks at all of them. They are not given back to the
+    /// allocator when the limit is gone: the next one uses them.
     pub fn stripes(mut self, stripes: usize) -> Self {
         self.stripes = stripes.clamp(1, STRIPES_MAX).next_power_of_two();
         self
@@ -124,22 +128,16 @@ impl<C: Clock> ConcurrencyBuilder<C> {
     /// # Errors
     /// What is wrong with the name.
     pub fn build(self) -> Result<Concurrency<C>, NameError> {
-        Ok(Concurrency::built(SlotGate::new(self.slots, self.stripes), self.line, self.name?, self.clock))
+        Ok(Concurrency::built(self.slots, self.stripes, self.line, self.name?, self.clock))
     }
 }
 
 impl<C: Clock> Concurrency<C> {
-    fn built(gate: SlotGate, line: Line, name: Option<Name>, clock: C) -> Self {
-        let stripes = gate.stripes();
-        let core = Arc::new(Core::new(gate, line, name, clock));
-        let ties = (0..stripes).map(|_| Arc::new(Tie { core: Arc::clone(&core) })).collect();
-        Self { core, ties }
-    }
-
-    /// The tie of this thread.
-    #[inline]
-    fn tie(&self) -> Arc<Tie<C>> {
-        Arc::clone(&self.ties[own(&self.ties)])
+    fn built(slots: u64, stripes: usize, line: Line, name: Option<Name>, clock: C) -> Self {
+        let free = FreeSlots::held(stripes);
+        let core = Arc::new(Core::new(SlotGate::new(slots, free.clone()), line, name, clock));
+        free.keep(&(Arc::clone(&core) as Arc<dyn Keeper>));
+        Self { limit: Arc::new(Limit { core, free: free.clone() }), free }
     }
 
     /// Waits in line for slots.
@@ -156,8 +154,8 @@ impl<C: Clock> Concurrency<C> {
     /// The future panics when polled again after it has answered.
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireSlots<C> {
         let ask = ask.into();
-        let acquire = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait());
-        AcquireSlots { acquire, tie: self.tie() }
+        let stage = Stage::Fresh(ask.units().units(), self.limit.core.deadline(ask.max_wait()));
+        AcquireSlots { stage, limit: Arc::clone(&self.limit) }
     }
 
     /// Waits in line as a thread: no runtime is needed. Do not call it from a task.
@@ -166,62 +164,69 @@ impl<C: Clock> Concurrency<C> {
     /// As [`acquire`](Concurrency::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<Slots<C>, Denied> {
         let ask = ask.into();
-        let grant = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()).block()?;
-        Ok(Slots { tie: self.tie(), units: grant.units })
+        let core = Arc::clone(&self.limit.core);
+        let grant = Acquire::new(core, ask.units().units(), ask.max_wait()).block()?;
+        Ok(Slots::new(self.limit.free.own(), grant.units))
     }
 
     /// Takes slots if they are free now. Needs no runtime, and no lock while nobody waits.
     ///
     /// # Errors
     /// Why not. There is no time after which it would surely pass: others must finish.
-    #[inline]
+    // Always inlined, so that a permit is made where it is wanted: it is used before a copy of it would have arrived.
+    #[inline(always)]
     pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<Slots<C>, Denied> {
-        self.core.take(cost.into().units(), |grant| Slots { tie: self.tie(), units: grant.units })
+        let units = cost.into().units();
+        match self.free.take(units) {
+            Take::Taken(stripe) => Ok(Slots::new(stripe, units)),
+            Take::Short => Err(Denied::exhausted(self.limit.core.name().cloned())),
+            Take::Shut => self.limit.try_locked(units),
+        }
     }
 
     /// Slots free, slots in all, and who waits, at this instant.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.core.snapshot()
+        self.limit.core.snapshot()
     }
 
     /// The name refusals carry.
     #[must_use]
     pub fn name(&self) -> Option<&Name> {
-        self.core.name()
+        self.limit.core.name()
     }
 
     /// Changes the number of slots, in use or not. Fewer take effect as slots come back: none is taken from who holds
     /// it. Asks in line for more than there are now are refused.
     pub fn resize(&self, slots: u64) {
-        self.core.change(|gate, _| gate.resize(slots));
+        self.limit.core.change(|gate, _| gate.resize(slots));
     }
 
     /// Lets nobody in until [`resume`](Concurrency::resume).
     pub fn pause(&self) {
-        self.core.pause(true);
+        self.limit.core.pause(true);
     }
 
     /// Ends a pause.
     pub fn resume(&self) {
-        self.core.pause(false);
+        self.limit.core.pause(false);
     }
 
     /// Closes for good: those who wait and all who come are refused as closed. Slots out stay valid.
     pub fn close(&self) {
-        self.core.close();
+        self.limit.core.close();
     }
 }
 
 impl<C: Clock> Clone for Concurrency<C> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core), ties: Arc::clone(&self.ties) }
+        Self { limit: Arc::clone(&self.limit), free: self.free.clone() }
     }
 }
 
 impl<C: Clock> fmt::Debug for Concurrency<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.core.fmt(f)
+        self.limit.core.fmt(f)
     }
 }
 
@@ -240,7 +245,7 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Concurrency<C> {
     }
 
     fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {
-        visit(&standing(&self.core));
+        visit(&self.limit.core.standing());
     }
 }
 
@@ -251,11 +256,51 @@ impl<K: ?Sized, C: Clock> TryLimiter<K> for Concurrency<C> {
     }
 }
 
+impl<C: Clock> Limit<C> {
+    #[cold]
+    #[inline(never)]
+    fn try_locked(&self, units: u64) -> Result<Slots<C>, Denied> {
+        self.core.take(units, |grant| Slots::new(self.free.own(), grant.units))
+    }
+}
+
+impl<C: Clock> Drop for Limit<C> {
+    fn drop(&mut self) {
+        // Nobody asks any more, and those who wait would share this. Closed, it leaves the words alone for good.
+        self.core.close();
+        if self.core.with_gate(|gate, _| gate.leave()) {
+            self.free.let_go();
+        }
+    }
+}
+
+impl<C: Clock> Keeper for Core<SlotGate, C> {
+    fn give_back(self: Arc<Self>, units: u64) {
+        let was_last = self.improve(|gate, _| gate.put(units));
+        if was_last {
+            self.door.let_go();
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let Snapshot { capacity, remaining, reset_after, .. } = self.snapshot();
+        Standing::new(self.name().cloned(), Policy::concurrent(capacity), remaining, reset_after)
+    }
+}
+
 /// The wait for [`Slots`]. Cancel-safe: see [`Concurrency::acquire`].
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireSlots<C: Clock = DefaultClock> {
-    acquire: Acquire<SlotGate, C>,
-    tie: Arc<Tie<C>>,
+    /// Dropped first: what it gives back may be what the limit waits for.
+    stage: Stage<C>,
+    limit: Arc<Limit<C>>,
+}
+
+enum Stage<C: Clock> {
+    /// Not polled yet: the units, and until when it will wait.
+    Fresh(u64, Option<Timestamp>),
+    Waits(Acquire<SlotGate, C>),
+    Done,
 }
 
 impl<C: Clock> Future for AcquireSlots<C> {
@@ -263,8 +308,27 @@ impl<C: Clock> Future for AcquireSlots<C> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.acquire).poll(cx).map(|heard| match heard {
-            Ok(grant) => Ok(Slots { tie: Arc::clone(&self.tie), units: grant.units }),
+        if let Stage::Fresh(units, _) = self.stage {
+            if let Take::Taken(stripe) = self.limit.free.take(units) {
+                self.stage = Stage::Done;
+                return Poll::Ready(Ok(Slots::new(stripe, units)));
+            }
+        }
+        self.poll_in_line(cx)
+    }
+}
+
+impl<C: Clock> AcquireSlots<C> {
+    #[inline(never)]
+    fn poll_in_line(&mut self, cx: &mut Context<'_>) -> Poll<Result<Slots<C>, Error>> {
+        if let Stage::Fresh(units, deadline) = self.stage {
+            self.stage = Stage::Waits(Acquire::until(Arc::clone(&self.limit.core), units, deadline));
+        }
+        let Stage::Waits(acquire) = &mut self.stage else {
+            panic!("an acquire was polled after it had given its answer")
+        };
+        Pin::new(acquire).poll(cx).map(|heard| match heard {
+            Ok(grant) => Ok(Slots::new(self.limit.free.own(), grant.units)),
             Err(denied) => Err(Error::Denied(denied)),
         })
     }
@@ -272,7 +336,7 @@ impl<C: Clock> Future for AcquireSlots<C> {
 
 impl<C: Clock> fmt::Debug for AcquireSlots<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.acquire.fmt(f)
+        f.debug_struct("AcquireSlots").finish_non_exhaustive()
     }
 }
 
@@ -280,8 +344,16 @@ impl<C: Clock> fmt::Debug for AcquireSlots<C> {
 /// progress has no cost beyond its time.
 #[must_use = "slots are free again as soon as this is dropped: hold it until the work is done"]
 pub struct Slots<C: Clock = DefaultClock> {
-    tie: Arc<Tie<C>>,
+    stripe: LastingOne<Stripe>,
     units: u64,
+    clock: PhantomData<fn() -> C>,
+}
+
+impl<C: Clock> Slots<C> {
+    #[inline]
+    const fn new(stripe: LastingOne<Stripe>, units: u64) -> Self {
+        Self { stripe, units, clock: PhantomData }
+    }
 }
 
 impl<C: Clock> Permit for Slots<C> {
@@ -292,19 +364,26 @@ impl<C: Clock> Permit for Slots<C> {
     fn settle(self, _actual: Cost) {}
 
     fn report(&self, visit: &mut dyn FnMut(&Standing)) {
-        visit(&standing(&self.tie.core));
+        if let Some(keeper) = self.stripe.keeper() {
+            visit(&keeper.standing());
+        }
     }
 }
 
-fn standing<C: Clock>(core: &Core<SlotGate, C>) -> Standing {
-    let Snapshot { capacity, remaining, reset_after, .. } = core.snapshot();
-    Standing::new(core.name().cloned(), Policy::concurrent(capacity), remaining, reset_after)
+impl<C: Clock> Drop for Slots<C> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.units == 0 || !self.stripe.put_back(self.units) {
+            give_back(&self.stripe, self.units);
+        }
+    }
 }
 
-impl<C: Clock> Drop for Slots<C> {
-    fn drop(&mut self) {
-        // Slots do not age: when they were granted is of no account.
-        self.tie.core.release(Grant::new(Timestamp::ZERO, self.units));
+#[cold]
+#[inline(never)]
+fn give_back(stripe: &Stripe, units: u64) {
+    if let Some(keeper) = stripe.keeper() {
+        keeper.give_back(units);
     }
 }
 

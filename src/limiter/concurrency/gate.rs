@@ -1,4 +1,4 @@
-use super::free::FreeSlots;
+use super::free::{FreeSlots, Take};
 use crate::algorithm::{Balance, Grant, When};
 use crate::decision::Reason;
 use crate::limiter::door::{Glance, Sealed};
@@ -11,18 +11,38 @@ const SLOTS_MAX: u64 = 1 << 62;
 /// Slots that are free: fewer than none after a resize to fewer than are in use.
 pub(in crate::limiter) struct SlotGate {
     slots: i64,
+    /// While the door is open, what of them is not there.
     free: i64,
-    stripes: usize,
+    door: FreeSlots,
+    /// Permits of no slots.
+    empty_permits: u64,
+    /// Nobody has a handle any more.
+    is_left: bool,
 }
 
 impl SlotGate {
-    pub(super) fn new(slots: u64, stripes: usize) -> Self {
+    pub(super) fn new(slots: u64, door: FreeSlots) -> Self {
         let slots = slots.min(SLOTS_MAX) as i64;
-        Self { slots, free: slots, stripes }
+        Self { slots, free: slots, door, empty_permits: 0, is_left: false }
     }
 
-    pub(super) const fn stripes(&self) -> usize {
-        self.stripes
+    /// Nobody has a handle any more. Whether no permit is out, either.
+    pub(super) const fn leave(&mut self) -> bool {
+        self.is_left = true;
+        self.is_over()
+    }
+
+    /// A permit comes back. Whether it was the last of a limit that nobody has a handle of.
+    pub(super) const fn put(&mut self, units: u64) -> bool {
+        self.free += units as i64;
+        if units == 0 {
+            self.empty_permits -= 1;
+        }
+        self.is_over()
+    }
+
+    const fn is_over(&self) -> bool {
+        self.is_left && self.free == self.slots && self.empty_permits == 0
     }
 
     pub(super) fn resize(&mut self, slots: u64) {
@@ -44,27 +64,23 @@ impl Gate for SlotGate {
     const TIMED: bool = false;
 
     fn build_door(&self, _: Sealed) -> FreeSlots {
-        FreeSlots::held(self.stripes)
+        self.door.clone()
     }
 
     #[inline]
     fn look(door: &FreeSlots, _now: Timestamp, units: u64) -> Glance {
-        if door.take(units) { Glance::Go } else { Glance::Shut }
-    }
-
-    #[inline]
-    fn put_back(door: &FreeSlots, units: u64) -> bool {
-        door.put_back(units)
+        // Where they are taken is forgotten: they may go back anywhere.
+        if matches!(door.take(units), Take::Taken(_)) { Glance::Go } else { Glance::Shut }
     }
 
     fn shut(&mut self, door: &FreeSlots) {
-        self.free = door.hold() as i64;
+        self.free += door.hold() as i64;
     }
 
     fn open(&mut self, door: &FreeSlots) -> bool {
         // What is owed would have to be taken from whichever stripe a slot comes back to.
         let Ok(free) = u64::try_from(self.free) else { return false };
-        door.open(free);
+        self.free = door.open(free, self.slots as u64) as i64;
         true
     }
 
@@ -99,6 +115,7 @@ impl Gate for SlotGate {
     }
 
     fn grant(&mut self, now: Timestamp, units: u64) -> Grant {
+        self.empty_permits += u64::from(units == 0);
         Grant::new(now, units)
     }
 

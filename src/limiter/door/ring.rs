@@ -1,6 +1,7 @@
 use super::{Door, Glance, Sealed};
 use crate::algorithm::{Algorithm, SlidingWindow};
-use crate::sync::{AtomicU64, OnceLock, Ordering, fence, yield_now};
+use crate::limiter::stripes::Padded;
+use crate::sync::{AtomicU64, OnceLock, Ordering, fence, spin, yield_now};
 use crate::units::Timestamp;
 
 /// The head that says the log is behind the lock.
@@ -25,14 +26,16 @@ const PLACE: u64 = SLOTS_MAX - 1;
 /// | `HELD` | the log is behind the lock | store under the lock, once nobody waits |
 ///
 /// A place holds when its unit is gone, and whether that unit came in an odd lap: whoever moves the head past a place
-/// fills it next, and until then it shows the wrong lap.
+/// fills it next, and until then it shows the wrong lap. Whoever comes to it a lap later waits until it is filled; the
+/// lock would have to wait, too.
 ///
 /// To move the log between the lock and the ring takes a time that grows with the limit. Asks that need the lock
 /// (costs of several units, refunds, waits, looks) therefore let as many others pass through the lock before the
 /// ring is used again.
 #[derive(Debug)]
 pub struct Ring {
-    head: AtomicU64,
+    /// Apart from what is only read while it is written.
+    head: Padded<AtomicU64>,
     window_ns: AtomicU64,
     limit: AtomicU64,
     /// The lap that the ring was closed in. Never goes back, so no head comes twice under different readings.
@@ -52,28 +55,42 @@ const fn is_of(place: u64, lap: u64) -> bool {
 }
 
 impl Ring {
-    /// When the unit is gone whose place is taken next, with the head and the readings that tells; `None` if only the
-    /// lock can tell.
+    /// What the ring shows to an ask of one unit.
     #[inline]
-    fn see(&self, cost: u64) -> Option<Sight<'_>> {
+    fn see(&self, cost: u64) -> Sight<'_> {
         if cost != 1 {
-            return None;
+            return Sight::Shut;
         }
         // Acquire: what the head is read by was written before it was released.
-        let head = self.head.load(Ordering::Acquire);
+        let head = self.head.0.load(Ordering::Acquire);
         if head == HELD {
-            return None;
+            return Sight::Shut;
         }
         let (lap, at) = (head >> PLACE_BITS, head & PLACE);
-        let place = self.places.get()?.get(at as usize)?;
-        // Relaxed, as where it is filled: nothing is read by what it says.
+        let Some(place) = self.places.get().and_then(|places| places.get(at as usize)) else {
+            return Sight::Shut;
+        };
+        // Relaxed: nothing is read by what it says, except for what follows a look at whether the head is still the same.
         let unit = place.load(Ordering::Relaxed);
         if !is_of(unit, lap.wrapping_sub(1)) {
-            return None;
+            return Sight::Unfilled { head };
         }
         let is_last = at + 1 == self.limit.load(Ordering::Relaxed);
         let next = if is_last { (lap + 1) << PLACE_BITS } else { head + 1 };
-        Some(Sight { head, next, lap, place, gone_ns: unit >> 1 })
+        Sight::Next(Turn { head, next, lap, place, gone_ns: unit >> 1 })
+    }
+
+    /// The latest reading of the clock that the ring knows of: whose unit was admitted last. `None` if that one is about to
+    /// fill it in.
+    #[inline]
+    fn latest_ns(&self, head: u64) -> Option<u64> {
+        let (lap, at) = (head >> PLACE_BITS, head & PLACE);
+        let (lap, at) = match at.checked_sub(1) {
+            Some(at) => (lap, at),
+            None => (lap.wrapping_sub(1), self.limit.load(Ordering::Relaxed).wrapping_sub(1)),
+        };
+        let unit = self.places.get()?.get(at as usize)?.load(Ordering::Relaxed);
+        is_of(unit, lap).then(|| (unit >> 1).saturating_sub(self.window_ns.load(Ordering::Relaxed)))
     }
 
     /// Whether the head is what it was, and so were the readings it was read by.
@@ -81,11 +98,22 @@ impl Ring {
     fn is_still(&self, head: u64) -> bool {
         // Acquire: if any of the reads before saw a later value, the load below sees the later head.
         fence(Ordering::Acquire);
-        self.head.load(Ordering::Relaxed) == head
+        self.head.0.load(Ordering::Relaxed) == head
     }
 }
 
-struct Sight<'a> {
+enum Sight<'a> {
+    Next(Turn<'a>),
+    /// The place at this head does not hold the unit of the lap before yet, or the head has been moved on.
+    Unfilled {
+        head: u64,
+    },
+    /// Only the lock can tell.
+    Shut,
+}
+
+/// Whose place is taken next, when that unit is gone, and by what head that is told.
+struct Turn<'a> {
     head: u64,
     next: u64,
     lap: u64,
@@ -93,10 +121,26 @@ struct Sight<'a> {
     gone_ns: u64,
 }
 
+/// How often is looked at a place that is about to be filled: longer than that takes, unless whoever does it has lost the
+/// processor.
+const SPINS: u32 = 100;
+/// For so long one who has lost the head leaves it to the other, who can take several units meanwhile.
+const LEFT_ALONE: u32 = 32;
+
+#[cold]
+fn wait_a_little(waits: &mut u32) {
+    if *waits < SPINS {
+        *waits += 1;
+        spin(1);
+    } else {
+        yield_now();
+    }
+}
+
 impl Door<SlidingWindow> for Ring {
     fn build(_: Sealed) -> Self {
         Self {
-            head: AtomicU64::new(HELD),
+            head: Padded(AtomicU64::new(HELD)),
             window_ns: AtomicU64::new(0),
             limit: AtomicU64::new(0),
             lap: AtomicU64::new(0),
@@ -107,33 +151,53 @@ impl Door<SlidingWindow> for Ring {
 
     #[inline]
     fn look(&self, now: Timestamp, cost: u64) -> Glance {
+        let (mut now_ns, mut waits) = (now.as_ns(), 0);
         loop {
-            let Some(Sight { head, next, lap, place, gone_ns }) = self.see(cost) else { return Glance::Shut };
-            if now.as_ns() < gone_ns {
-                if self.is_still(head) {
-                    return Glance::At(Timestamp::from_ns(gone_ns));
+            let Turn { head, next, lap, place, gone_ns } = match self.see(cost) {
+                Sight::Next(turn) => turn,
+                Sight::Unfilled { head } => {
+                    if self.is_still(head) {
+                        wait_a_little(&mut waits);
+                    }
+                    continue;
+                }
+                Sight::Shut => return Glance::Shut,
+            };
+            if now_ns < gone_ns {
+                let latest_ns = self.latest_ns(head);
+                if !self.is_still(head) {
+                    continue;
+                }
+                match latest_ns {
+                    // Others have come since the clock was read: by now it shows their time at least.
+                    Some(latest_ns) if now_ns < latest_ns => now_ns = latest_ns,
+                    None if waits < SPINS => wait_a_little(&mut waits),
+                    _ => return Glance::At(Timestamp::from_ns(gone_ns)),
                 }
                 continue;
             }
-            let gone_ns = now.as_ns().saturating_add(self.window_ns.load(Ordering::Relaxed));
+            let gone_ns = now_ns.saturating_add(self.window_ns.load(Ordering::Relaxed));
             if gone_ns > GONE_MAX_NS {
                 return Glance::Shut;
             }
-            if self.head.compare_exchange(head, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                place.store(filled(gone_ns, lap), Ordering::Relaxed);
+            if self.head.0.compare_exchange(head, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                // Release: whoever sees it and looks again also sees that the head has moved on.
+                place.store(filled(gone_ns, lap), Ordering::Release);
                 return Glance::Go;
             }
+            // By turns, both would take longer.
+            spin(LEFT_ALONE);
         }
     }
 
     #[inline]
     fn free_at(&self, cost: u64) -> Option<Timestamp> {
-        let Sight { head, gone_ns, .. } = self.see(cost)?;
+        let Sight::Next(Turn { head, gone_ns, .. }) = self.see(cost) else { return None };
         self.is_still(head).then(|| Timestamp::from_ns(gone_ns))
     }
 
     fn shut(&self, _algorithm: &SlidingWindow, state: &mut <SlidingWindow as Algorithm>::State) {
-        let head = self.head.swap(HELD, Ordering::AcqRel);
+        let head = self.head.0.swap(HELD, Ordering::AcqRel);
         let (lap, at) = (head >> PLACE_BITS, (head & PLACE) as usize);
         let window_ns = self.window_ns.load(Ordering::Relaxed);
         let limit = self.limit.load(Ordering::Relaxed) as usize;
@@ -176,7 +240,7 @@ impl Door<SlidingWindow> for Ring {
         }
         self.window_ns.store(window_ns, Ordering::Relaxed);
         self.limit.store(limit, Ordering::Relaxed);
-        self.head.store(lap << PLACE_BITS, Ordering::Release);
+        self.head.0.store(lap << PLACE_BITS, Ordering::Release);
         true
     }
 }

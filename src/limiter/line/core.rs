@@ -341,13 +341,6 @@ enum Glimpse {
 }
 
 impl<G: Gate<Load = u64, Grant = Grant>, C: Clock> Core<G, C> {
-    /// Gives back what `grant` holds. Lock-free while nobody waits, where the gate has a door for it.
-    pub(crate) fn release(self: &Arc<Self>, grant: Grant) {
-        if grant.units > 0 && !G::put_back(&self.door, grant.units) {
-            self.give_back(grant, grant.units);
-        }
-    }
-
     pub(crate) fn settle(self: &Arc<Self>, grant: Grant, actual: u64)
     where
         G: Charge,

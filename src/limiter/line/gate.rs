@@ -48,10 +48,6 @@ pub(crate) trait Gate: Send + 'static {
     }
     /// The grant of what was taken `now` at the door.
     fn grant_at_door(now: Timestamp, load: Self::Load) -> Self::Grant;
-    /// Gives units back without the lock, if nobody waits for them.
-    fn put_back(_door: &Self::Door, _units: u64) -> bool {
-        false
-    }
     fn shut(&mut self, door: &Self::Door);
     /// Whether the door could be opened; if not, what is behind it stays in the gate.
     fn open(&mut self, door: &Self::Door) -> bool;
