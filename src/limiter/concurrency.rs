@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::line::{Acquire, Core};
+use super::line::{Acquire, Core, Hold};
 use super::stripes::{one_for_each_core, own};
 use super::{Limiter, Line, Permit, TryLimiter};
 use crate::algorithm::Grant;
@@ -48,6 +48,16 @@ pub struct Concurrency<C: Clock = DefaultClock> {
 #[repr(align(128))]
 struct Tie<C: Clock> {
     core: Arc<Core<SlotGate, C>>,
+}
+
+impl<C: Clock> Hold for Arc<Tie<C>> {
+    type Gate = SlotGate;
+    type Clock = C;
+
+    #[inline]
+    fn core(&self) -> &Arc<Core<SlotGate, C>> {
+        &self.core
+    }
 }
 
 impl Concurrency {
@@ -154,10 +164,10 @@ impl<C: Clock> Concurrency<C> {
     ///
     /// # Panics
     /// The future panics when polled again after it has answered.
+    #[inline]
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireSlots<C> {
         let ask = ask.into();
-        let acquire = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait());
-        AcquireSlots { acquire, tie: self.tie() }
+        AcquireSlots { acquire: Acquire::new(self.tie(), ask.units().units(), ask.max_wait()) }
     }
 
     /// Waits in line as a thread: no runtime is needed. Do not call it from a task.
@@ -166,8 +176,8 @@ impl<C: Clock> Concurrency<C> {
     /// As [`acquire`](Concurrency::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<Slots<C>, Denied> {
         let ask = ask.into();
-        let grant = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()).block()?;
-        Ok(Slots { tie: self.tie(), units: grant.units })
+        let acquire = Acquire::new(self.tie(), ask.units().units(), ask.max_wait());
+        acquire.block().map(|(tie, grant)| Slots { tie, units: grant.units })
     }
 
     /// Takes slots if they are free now. Needs no runtime, and no lock while nobody waits.
@@ -235,6 +245,21 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Concurrency<C> {
         Self::acquire(self, ask)
     }
 
+    #[inline]
+    fn acquire_now(
+        &self,
+        _key: &K,
+        ask: Ask,
+        _use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        let permit = |grant: Grant| Some(Slots { tie: self.tie(), units: grant.units });
+        let units = ask.units().units();
+        match self.core.pass(units) {
+            Ok(grant) => Some(Ok(permit(grant))),
+            Err(refused) => ask.is_now().then(|| self.core.tell(refused, units).map(permit)),
+        }
+    }
+
     fn holds(&self) -> bool {
         true
     }
@@ -254,19 +279,17 @@ impl<K: ?Sized, C: Clock> TryLimiter<K> for Concurrency<C> {
 /// The wait for [`Slots`]. Cancel-safe: see [`Concurrency::acquire`].
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireSlots<C: Clock = DefaultClock> {
-    acquire: Acquire<SlotGate, C>,
-    tie: Arc<Tie<C>>,
+    acquire: Acquire<Arc<Tie<C>>>,
 }
 
 impl<C: Clock> Future for AcquireSlots<C> {
     type Output = Result<Slots<C>, Error>;
 
-    #[inline]
+    // Always inlined: its answer goes on to where it is wanted in registers.
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.acquire).poll(cx).map(|heard| match heard {
-            Ok(grant) => Ok(Slots { tie: Arc::clone(&self.tie), units: grant.units }),
-            Err(denied) => Err(Error::Denied(denied)),
-        })
+        let poll = self.acquire.poll_to(cx.waker(), false, |tie, grant| Slots { tie, units: grant.units });
+        poll.map_err(Error::Denied)
     }
 }
 

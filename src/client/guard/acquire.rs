@@ -14,7 +14,7 @@ use super::{Guard, Guarded};
 use crate::client::usage::Usage;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Error};
-use crate::limiter::gate::Acquire;
+use crate::limiter::gate::{Acquire, Core};
 use crate::limiter::{Limiter, Permit};
 use crate::units::Timestamp;
 
@@ -34,7 +34,7 @@ pub struct AcquireGuarded<L: Limiter, C: Clock = DefaultClock> {
 
 #[pin_project(project = StageNow)]
 enum Stage<A, C: Clock> {
-    Upstream(Acquire<GuardGate, C>),
+    Upstream(Acquire<Arc<Core<GuardGate, C>>>),
     Limits(#[pin] A),
     Done,
 }
@@ -68,7 +68,7 @@ impl<L: Limiter, C: Clock> Future for AcquireGuarded<L, C> {
         loop {
             match this.stage.as_mut().project() {
                 StageNow::Upstream(acquire) => match ready!(Pin::new(acquire).poll(cx)) {
-                    Ok(pass) => {
+                    Ok((_, pass)) => {
                         *this.pass = Some(pass);
                         let ask = Ask::cost(this.usage.requests);
                         let ask = left(*this.deadline).map_or(ask, |left| ask.within(left));

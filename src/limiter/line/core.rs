@@ -95,7 +95,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
 
     /// Takes `load` through the door, or tells what it shows.
     #[inline(never)]
-    fn glance(&self, load: G::Load) -> Glimpse {
+    pub(super) fn glance(&self, load: G::Load) -> Glimpse {
         if load.units() == 0 {
             return Glimpse::Shut;
         }
@@ -121,7 +121,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
 
     #[cold]
     #[inline(never)]
-    fn take_locked(&self, load: G::Load) -> Result<G::Grant, Denied> {
+    pub(super) fn take_locked(&self, load: G::Load) -> Result<G::Grant, Denied> {
         self.with(|inner, now| inner.take_or_tell(now, load))
     }
 
@@ -144,8 +144,14 @@ impl<G: Gate, C: Clock> Core<G, C> {
     pub(crate) fn deadline(&self, max_wait: Option<Duration>) -> Option<Timestamp> {
         match max_wait? {
             Duration::ZERO => Some(Timestamp::ZERO),
-            wait => Some(self.clock.now().after(wait)).filter(|at| *at < Timestamp::MAX),
+            wait => self.deadline_in(wait),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn deadline_in(&self, wait: Duration) -> Option<Timestamp> {
+        Some(self.clock.now().after(wait)).filter(|at| *at < Timestamp::MAX)
     }
 
     pub(crate) const fn line(&self) -> Line {
@@ -171,7 +177,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
 }
 
 impl<G: Gate, C: Clock> Core<G, C> {
-    /// The first poll of an ask.
+    /// The first poll of an ask that may have to wait.
     pub(super) fn enter(
         self: &Arc<Self>,
         load: G::Load,
@@ -179,13 +185,6 @@ impl<G: Gate, C: Clock> Core<G, C> {
         waker: &Waker,
         is_thread: bool,
     ) -> Result<Told<G>, Ticket> {
-        if deadline == Some(Timestamp::ZERO) {
-            return Ok(self.take(load, |grant| grant));
-        }
-        let now = self.glance_time();
-        if load.units() > 0 && G::look(&self.door, now, load) == Glance::Go {
-            return Ok(Ok(G::grant_at_door(now, load)));
-        }
         // Made and dropped outside the lock, as every waker is.
         let mut newcomer = Some(Waiter::new(load, deadline, waker.clone(), is_thread));
         let mut wakes = Vec::new();
@@ -320,7 +319,8 @@ impl<G: Gate, C: Clock> Core<G, C> {
 
 /// What has come of a look through the door.
 // A tag and a word: it comes back in two registers.
-enum Glimpse {
+#[derive(Clone, Copy)]
+pub(super) enum Glimpse {
     /// Taken, at this time.
     Go(Timestamp),
     /// Too little is left for so many nanoseconds.

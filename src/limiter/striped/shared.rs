@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64 as PlainU64;
 
 use super::epoch::Epoch;
@@ -6,10 +7,13 @@ use crate::algorithm::{Algorithm, Grant, TokenBucket};
 use crate::clock::Clock;
 use crate::decision::{Ask, Denied, Reason};
 use crate::limiter::RateLimiter;
-use crate::limiter::line::Charge;
-use crate::limiter::line::Gate;
+use crate::limiter::line::{Acquire, Charge, Core, Gate};
+use crate::limiter::rate::RateGate;
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::{QuotaError, Timestamp};
+
+/// The wait in the line before what is shared.
+pub(super) type InLine<C> = Acquire<Arc<Core<RateGate<TokenBucket>, C>>>;
 
 /// Alone on its lines, and on those that are fetched beside them.
 #[repr(align(128))]
