@@ -85,6 +85,23 @@ pub trait Limiter<K: ?Sized = ()> {
     /// from the call.
     fn acquire(&self, key: &K, ask: Ask) -> Self::Acquire;
 
+    /// Answers on the spot what [`acquire`](Self::acquire) would answer at once: a grant, or the refusal of an ask
+    /// [`within`](Ask::within) zero. `None`: it is to be awaited. What need not wait need not be kept for later in a
+    /// future, which is most of what a layer costs.
+    ///
+    /// A grant is a permit, but for one case: without `use_permit` it would only be held until the work is done and then
+    /// dropped, and where a drop does nothing there need be none.
+    #[doc(hidden)]
+    #[inline]
+    fn acquire_now(
+        &self,
+        _key: &K,
+        _ask: Ask,
+        _use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        None
+    }
+
     /// Whether a permit holds something others wait for until it is dropped, as slots are held. Compositions take
     /// such permits last.
     fn holds(&self) -> bool {

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tollgate::{Concurrency, Error, LimitError, LimitLayer, LimiterExt, Quota, TokenBucket};
+use tollgate::{Concurrency, Error, LimitError, LimitLayer, LimiterExt, ManualClock, Quota, TokenBucket};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 /// Answers with the request; panics when it is called without having been polled ready.
@@ -69,6 +69,37 @@ async fn a_response_dropped_in_line_is_never_called() {
     let waiting = service.ready().await.unwrap().call(2);
     assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
     assert_eq!((calls.load(Ordering::Relaxed), bucket.snapshot().waiting), (1, 0));
+}
+
+/// Planted: a decision in `call`.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_never_polled_has_cost_nothing() {
+    let service = Careful::default();
+    let calls = Arc::clone(&service.calls);
+    let bucket = ten_a_second();
+    let mut service = LimitLayer::new(bucket.clone()).layer(service);
+    drop(service.ready().await.unwrap().call(1));
+    assert_eq!((calls.load(Ordering::Relaxed), bucket.snapshot().remaining), (0, 1));
+}
+
+/// Planted: the permit of the one kept when the other refuses.
+#[tokio::test]
+async fn two_limits_of_a_layer_are_spent_together_or_not_at_all() {
+    let hourly = || TokenBucket::builder(Quota::per_hour(3)).clock(ManualClock::new()).build().unwrap();
+    let (rate, other, slots) = (hourly(), hourly(), Concurrency::new(1));
+    other.charge(2);
+    let layer = LimitLayer::new(rate.clone().and(slots.clone()).and(other.clone()));
+    let left = || [&rate, &other].map(|limit| limit.snapshot().remaining);
+    let mut sheds = layer.shed().layer(Careful::default());
+    let response = sheds.ready().await.unwrap().call(1);
+    assert_eq!((left(), slots.snapshot().remaining), ([2, 0], 0), "the slot is held with the response");
+    let refused = sheds.ready().await.unwrap().call(1).await;
+    assert!(matches!(refused, Err(LimitError::Denied(_))));
+    drop(response);
+    let refused = sheds.ready().await.unwrap().call(1).await;
+    let Err(LimitError::Denied(denied)) = refused else { panic!("the other is spent") };
+    assert!(denied.retry_after().is_some());
+    assert_eq!((left(), slots.snapshot().remaining), ([2, 0], 1));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use ::http::header::RETRY_AFTER;
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
@@ -24,6 +24,7 @@ pub struct Refusal<'a> {
     /// Where the limits stand that were asked, if clients are told.
     pub standings: &'a [Standing],
     pub(super) status: StatusCode,
+    pub(super) wait: Option<Duration>,
     /// What the fields call the limit that refused.
     pub(super) violated: Option<Name>,
 }
@@ -47,7 +48,7 @@ impl Refusal<'_> {
     /// After how long the same request would pass, if a wait helps.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.denied.and_then(Denied::retry_after)
+        self.wait
     }
 
     /// The limit that refused, if it has a name.
@@ -66,6 +67,15 @@ impl Refusal<'_> {
     /// a problem document (RFC 9457) to all others.
     #[must_use]
     pub fn response(&self) -> Response<Bytes> {
+        self.made(None)
+    }
+
+    /// The same, and when to come back.
+    pub(super) fn response_and_wait(&self) -> Response<Bytes> {
+        self.made(self.wait.map(to_come_back))
+    }
+
+    fn made(&self, retry_after: Option<u64>) -> Response<Bytes> {
         if self.is_grpc() {
             use Reason::{Evicted, ExceedsCapacity, Exhausted, LineFull, NoKey, NoPeer, NoTimer};
             let code = match self.denied.map(Denied::reason) {
@@ -74,7 +84,7 @@ impl Refusal<'_> {
                 Some(NoPeer | NoTimer) => Code::Internal,
                 _ => Code::Unavailable,
             };
-            let retry = match (self.retry_after(), self.denied.map(Denied::reason)) {
+            let retry = match (self.wait, self.denied.map(Denied::reason)) {
                 (Some(wait), _) => Retry::After(wait),
                 (_, Some(ExceedsCapacity | NoKey | NoPeer | NoTimer)) => Retry::Never,
                 _ => Retry::Unknown,
@@ -83,12 +93,8 @@ impl Refusal<'_> {
         }
         let violated = self.violated.as_ref().or(self.limit()).filter(|_| self.is_of_policy());
         let (kind, title, status) = (self.problem_type(), self.title(), self.status());
-        let mut response = Response::new(Problem { kind, title, status, violated }.document());
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
+        let reason = self.denied.map(Denied::reason);
+        Problem { reason, kind, title, status, violated }.response(retry_after)
     }
 
     /// Whether the policy of a limit refused, rather than what is missing from the request or the server.
@@ -121,10 +127,14 @@ impl Refusal<'_> {
     }
 }
 
-/// Says when to come back, unless the answer says so already or no wait would help. Never zero: a client that comes
-/// back at once would only be refused again.
+/// Says when to come back, unless the answer says so already or no wait would help.
 pub(super) fn put_retry_after(headers: &mut HeaderMap, wait: Option<Duration>) {
     if let Some(wait) = wait {
-        headers.entry(RETRY_AFTER).or_insert_with(|| HeaderValue::from(seconds(wait).max(1)));
+        headers.entry(RETRY_AFTER).or_insert_with(|| HeaderValue::from(to_come_back(wait)));
     }
+}
+
+/// In seconds. Never zero: a client that comes back at once would only be refused again.
+fn to_come_back(wait: Duration) -> u64 {
+    seconds(wait).max(1)
 }

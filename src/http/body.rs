@@ -28,10 +28,14 @@ enum Content<B> {
 }
 
 impl<B: HttpBody, P: Permit> Body<B, P> {
-    pub(super) fn served(body: B, held: Held<P>) -> Self {
+    pub(super) fn served(body: B, held: Option<Held<P>>) -> Self {
         // A server may drop a body that has nothing to send without looking at it, but need not do so soon.
-        let held = if body.is_end_stream() { None } else { Some(held) };
+        let held = held.filter(|_| !body.is_end_stream());
         Self { content: Content::Served(body), held }
+    }
+
+    pub(super) const fn plain(body: B) -> Self {
+        Self { content: Content::Served(body), held: None }
     }
 
     pub(super) fn refused(bytes: Bytes) -> Self {

@@ -27,27 +27,43 @@ use crate::units::Cost;
 /// later, what the permit holds is free.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct HttpFuture<S: Service<Request<B>>, L: Limiter<Parts>, B> {
-    #[pin]
-    stage: Stage<L::Acquire, S, S::Future, L::Permit, B>,
-    shared: Arc<Shared<L>>,
-}
+pub struct HttpFuture<S: Service<Request<B>>, L: Limiter<Parts>, B>(
+    #[pin] Stage<WaitingFor<S, L, B>, S::Future, L, PermitOf<L>>,
+);
+
+type PermitOf<L> = <L as Limiter<Parts>>::Permit;
+type WaitingFor<S, L, B> = Waiting<<L as Limiter<Parts>>::Acquire, S, L, B>;
+/// What is kept beside the response while it is made.
+type Kept<L> = (Option<Held<PermitOf<L>>>, Option<Box<After<L>>>);
 
 #[pin_project(project = StageProjected)]
-enum Stage<A, S, F, P: Permit, B> {
-    Waiting {
-        #[pin]
-        acquire: A,
-        call: Option<(S, Parts, B)>,
-        _place: Option<Place>,
-    },
+enum Stage<W, F, L, P: Permit> {
+    /// In a box of its own: it is large, and all that holds this future moves it about, waiting or not.
+    Waiting(Pin<Box<W>>),
     Running {
         #[pin]
         response: F,
         held: Option<Held<P>>,
-        tell: Option<Tell>,
+        /// In a box for the same reason.
+        after: Option<Box<After<L>>>,
     },
-    Done,
+    Refused(Option<Response<Bytes>>),
+}
+
+/// A request that waits, and what to call with it.
+#[pin_project]
+struct Waiting<A, S, L, B> {
+    #[pin]
+    acquire: A,
+    call: Option<(S, Parts, B)>,
+    shared: Arc<Shared<L>>,
+    _place: Option<Place>,
+}
+
+/// What is to be done with the response, where anything is.
+struct After<L> {
+    shared: Arc<Shared<L>>,
+    tell: Tell,
 }
 
 const POLLED_AGAIN: &str = "a response was polled after it was ready";
@@ -69,17 +85,74 @@ impl Drop for Place {
     }
 }
 
-impl<S: Service<Request<B>>, L: Limiter<Parts>, B> HttpFuture<S, L, B> {
-    pub(super) fn new(shared: Arc<Shared<L>>, service: S, request: Request<B>) -> Self {
-        let (parts, body) = request.into_parts();
-        let Shared { limiter, options } = &*shared;
+impl<S: Service<Request<B>> + Clone, L: Limiter<Parts>, B> HttpFuture<S, L, B> {
+    pub(super) fn new(shared: &Arc<Shared<L>>, service: &mut S, request: Request<B>) -> Self {
+        let (mut parts, body) = request.into_parts();
+        let Shared { limiter, options } = &**shared;
+        let ask = Ask::from(options.cost.as_ref().map_or(Cost::ONE, |cost| cost(&parts)));
         let may_wait = options.wait > Duration::ZERO;
+        // Where nobody waits it is decided now: there is nothing to keep for later. One that might wait asks for nothing
+        // before its first poll.
+        let now = if may_wait {
+            None
+        } else {
+            limiter.acquire_now(&parts, ask.within(Duration::ZERO), options.use_permit())
+        };
+        match now {
+            // Nothing to see to.
+            Some(Ok(None)) if !options.use_permit() => {
+                let response = service.call(Request::from_parts(parts, body));
+                return Self(Stage::Running { response, held: None, after: None });
+            }
+            Some(Ok(permit)) => {
+                let (held, after) = shared.admit(permit, &mut parts);
+                let response = service.call(Request::from_parts(parts, body));
+                return Self(Stage::Running { response, held, after });
+            }
+            Some(Err(denied)) => {
+                return Self(Stage::Refused(Some(shared.refuse(Some(&denied), &mut parts))));
+            }
+            None => {}
+        }
         // Before it joins the line: one that may not wait must not take another's place there.
         let place = if may_wait { Place::take(&options.waiting, options.waiting_max) } else { None };
         let wait = if place.is_some() { options.wait } else { Duration::ZERO };
-        let cost = options.cost.as_ref().map_or(Cost::ONE, |cost| cost(&parts));
-        let acquire = limiter.acquire(&parts, Ask::from(cost).within(wait));
-        Self { stage: Stage::Waiting { acquire, call: Some((service, parts, body)), _place: place }, shared }
+        let acquire = limiter.acquire(&parts, ask.within(wait));
+        // The service that is ready goes with the request; what stays is a clone that was never polled.
+        let clone = service.clone();
+        let service = std::mem::replace(service, clone);
+        let (call, shared) = (Some((service, parts, body)), Arc::clone(shared));
+        Self(Stage::Waiting(Box::pin(Waiting { acquire, call, shared, _place: place })))
+    }
+}
+
+impl<L: Limiter<Parts>> Shared<L> {
+    /// What is kept beside a request that goes on, under a permit if it needs one.
+    fn admit(self: &Arc<Self>, permit: Option<L::Permit>, request: &mut Parts) -> Kept<L> {
+        let Self { limiter, options } = &**self;
+        let after = options.sees_response().then(|| {
+            let tell = Tell::new(options, request, |request, visit| match &permit {
+                // The permit knows without looking for the key again, but not of what was only on trial.
+                Some(permit) if !options.tells_shadow => permit.report(visit),
+                _ => limiter.report(request, visit),
+            });
+            Box::new(After { shared: Arc::clone(self), tell })
+        });
+        if let Some(denied) = permit.as_ref().and_then(Permit::shadowed) {
+            request.extensions.insert(Shadowed(denied.clone()));
+        }
+        let charge = options.handler_settles.then(Charge::new);
+        if let Some(charge) = charge.clone() {
+            request.extensions.insert(charge);
+        }
+        (permit.map(|permit| Held::new(permit, charge)), after)
+    }
+
+    /// The answer to a request that does not go on; `None`: the limiter could not decide.
+    fn refuse(&self, denied: Option<&Denied>, request: &mut Parts) -> Response<Bytes> {
+        let Self { limiter, options } = self;
+        let tell = Tell::new(options, request, |request, visit| limiter.report(request, visit));
+        tell.refused(options, request, denied)
     }
 }
 
@@ -92,61 +165,74 @@ where
 {
     type Output = Result<Response<Body<R, L::Permit>>, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let Shared { limiter, options } = &**this.shared;
-        loop {
-            match this.stage.as_mut().project() {
-                StageProjected::Waiting { acquire, call, _place } => {
-                    let answer = ready!(acquire.poll(cx));
-                    // Where it stands until the service is called: moving it about would cost more than deciding.
-                    let (_, parts, _) = call.as_mut().expect(POLLED_AGAIN);
-                    let permit = match answer {
-                        Ok(permit) => Some(permit),
-                        Err(Error::Fault(_)) if options.admits_on_fault => None,
-                        Err(error) => {
-                            let tell =
-                                Tell::new(options, parts, |request, visit| limiter.report(request, visit));
-                            let refused = tell.refused(options, parts, error.denied());
-                            this.stage.set(Stage::Done);
-                            return Poll::Ready(Ok(refused.map(Body::refused)));
-                        }
-                    };
-                    let tell = Tell::new(options, parts, |request, visit| match &permit {
-                        // The permit knows without looking for the key again, but not of what was only on trial.
-                        Some(permit) if !options.tells_shadow => permit.report(visit),
-                        _ => limiter.report(request, visit),
-                    });
-                    if let Some(denied) = permit.as_ref().and_then(Permit::shadowed) {
-                        parts.extensions.insert(Shadowed(denied.clone()));
-                    }
-                    let charge = options.handler_settles.then(Charge::new);
-                    if let Some(charge) = charge.clone() {
-                        parts.extensions.insert(charge);
-                    }
-                    // Held before the service is called: if it panics, the permit is dropped as the stack unwinds.
-                    let held = Some(Held::new(permit, charge));
-                    let (mut service, parts, body) = call.take().expect(POLLED_AGAIN);
-                    let response = service.call(Request::from_parts(parts, body));
-                    this.stage.set(Stage::Running { response, held, tell: Some(tell) });
+        let mut stage = self.project().0;
+        if let StageProjected::Waiting(waiting) = stage.as_mut().project() {
+            let next = ready!(waiting.as_mut().go_on(cx));
+            stage.set(next);
+        }
+        match stage.project() {
+            StageProjected::Waiting(_) => unreachable!("it has waited"),
+            StageProjected::Running { response, held, after } => {
+                let response = ready!(response.poll(cx))?;
+                if held.is_none() && after.is_none() {
+                    return Poll::Ready(Ok(response.map(Body::plain)));
                 }
-                StageProjected::Running { response, held, tell } => {
-                    let response = ready!(response.poll(cx));
-                    let mut held = held.take().expect(POLLED_AGAIN);
-                    let response = response?;
-                    let (mut parts, body) = response.into_parts();
-                    if let Some(settle) = &options.settle {
-                        held.settle = settle(&parts);
-                    }
-                    if let Some(tell) = tell.take() {
-                        tell.put(options, &mut parts);
-                    }
-                    return Poll::Ready(Ok(Response::from_parts(parts, Body::served(body, held))));
-                }
-                StageProjected::Done => panic!("{POLLED_AGAIN}"),
+                Poll::Ready(Ok(answered(response, held.take(), after.take())))
+            }
+            StageProjected::Refused(refused) => {
+                let refused = refused.take().expect(POLLED_AGAIN);
+                Poll::Ready(Ok(refused.map(Body::refused)))
             }
         }
     }
+}
+
+impl<A, S, L, B> Waiting<A, S, L, B>
+where
+    A: Future<Output = Result<L::Permit, Error<L::Fault>>>,
+    S: Service<Request<B>>,
+    L: Limiter<Parts>,
+{
+    /// Calls the service once there is a permit, or refuses.
+    #[cold]
+    #[inline(never)]
+    fn go_on(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stage<Self, S::Future, L, L::Permit>> {
+        let this = self.project();
+        let answer = ready!(this.acquire.poll(cx));
+        let (mut service, mut parts, body) = this.call.take().expect(POLLED_AGAIN);
+        let permit = match answer {
+            Ok(permit) => Some(permit),
+            Err(Error::Fault(_)) if this.shared.options.admits_on_fault => None,
+            Err(error) => {
+                let refused = this.shared.refuse(error.denied(), &mut parts);
+                return Poll::Ready(Stage::Refused(Some(refused)));
+            }
+        };
+        // Held before the service is called: if it panics, the permit is dropped as the stack unwinds.
+        let (held, after) = this.shared.admit(permit, &mut parts);
+        let response = service.call(Request::from_parts(parts, body));
+        Poll::Ready(Stage::Running { response, held, after })
+    }
+}
+
+/// A response under its permit, with what there is to tell.
+#[inline(never)]
+fn answered<L, P: Permit, R: HttpBody>(
+    response: Response<R>,
+    mut held: Option<Held<P>>,
+    after: Option<Box<After<L>>>,
+) -> Response<Body<R, P>> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(after) = after {
+        let After { shared, tell } = *after;
+        if let (Some(settle), Some(held)) = (&shared.options.settle, &mut held) {
+            held.settle = settle(&parts);
+        }
+        tell.put(&shared.options, &mut parts);
+    }
+    Response::from_parts(parts, Body::served(body, held))
 }
 
 impl<S: Service<Request<B>>, L: Limiter<Parts>, B> fmt::Debug for HttpFuture<S, L, B> {

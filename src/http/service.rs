@@ -76,9 +76,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service that is ready goes with the request; what stays is a clone that was never polled.
-        let clone = self.service.clone();
-        let service = std::mem::replace(&mut self.service, clone);
-        HttpFuture::new(Arc::clone(&self.shared), service, request)
+        HttpFuture::new(&self.shared, &mut self.service, request)
     }
 }

@@ -61,8 +61,8 @@ pub(super) struct Held<P: Permit> {
 }
 
 impl<P: Permit> Held<P> {
-    pub(super) const fn new(permit: Option<P>, charge: Option<Charge>) -> Self {
-        Self { permit, settle: Settle::Keep, charge, body_bytes: 0 }
+    pub(super) const fn new(permit: P, charge: Option<Charge>) -> Self {
+        Self { permit: Some(permit), settle: Settle::Keep, charge, body_bytes: 0 }
     }
 }
 

@@ -64,22 +64,29 @@ impl Tell {
         denied: Option<&Denied>,
     ) -> Response<Bytes> {
         let refuser = denied.and_then(|denied| self.refuser(denied));
-        if let (Some(refuser), Some(wait)) = (refuser, denied.and_then(Denied::retry_after)) {
+        let wait = denied.and_then(Denied::retry_after);
+        if let (Some(refuser), Some(wait)) = (refuser, wait) {
             // What refused comes back when the client may: no earlier and no later.
             self.standings[refuser].reset_after = Some(wait);
         }
         let violated = refuser.and_then(|refuser| Told::all(&self.standings[..=refuser]).pop());
         let violated = violated.map(|told| told.name);
-        let refusal =
-            Refusal { request, denied, standings: &self.standings, status: options.status, violated };
+        let standings = &self.standings;
+        let refusal = Refusal { request, denied, standings, status: options.status, wait, violated };
         let (response, existing) = match &options.answer {
-            Some(answer) => (answer(&refusal), Existing::Keep),
+            Some(answer) => {
+                let mut response = answer(&refusal);
+                let retry_after = if refusal.is_grpc() { None } else { wait };
+                put_retry_after(response.headers_mut(), retry_after);
+                (response, Existing::Keep)
+            }
             // It has none of them.
-            None => (refusal.response(), Existing::Append),
+            None => (refusal.response_and_wait(), Existing::Append),
         };
-        let retry_after = if refusal.is_grpc() { None } else { refusal.retry_after() };
+        if self.standings.is_empty() {
+            return response;
+        }
         let (mut parts, body) = response.into_parts();
-        put_retry_after(&mut parts.headers, retry_after);
         self.put_beside(existing, options, &mut parts);
         Response::from_parts(parts, body)
     }

@@ -119,6 +119,38 @@ impl<K: ?Sized, A: Limiter<K>, B: Limiter<K>> Limiter<K> for And<A, B> {
         }
     }
 
+    fn acquire_now(
+        &self,
+        key: &K,
+        ask: Ask,
+        _use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        // With permits in any case: what one grants goes back when the other refuses.
+        let try_ask = ask.within(Duration::ZERO);
+        let first = self.first.acquire_now(key, try_ask, true)?;
+        let second = self.second.acquire_now(key, try_ask, true);
+        let denied = match (first, second) {
+            (Ok(first), Some(Ok(second))) => {
+                let both = first.zip(second).map(|(first, second)| BothPermits { first, second });
+                return Some(Ok(both));
+            }
+            (Ok(granted), Some(Err(denied))) => {
+                give_back(&mut (granted, None::<B::Permit>));
+                denied
+            }
+            (Err(denied), Some(Ok(granted))) => {
+                give_back(&mut (None::<A::Permit>, granted));
+                denied
+            }
+            (Err(one), Some(Err(other))) => later_of(one, other),
+            (first, None) => {
+                give_back(&mut (first.ok().flatten(), None::<B::Permit>));
+                return None;
+            }
+        };
+        ask.is_now().then_some(Err(denied))
+    }
+
     fn holds(&self) -> bool {
         self.first.holds() || self.second.holds()
     }

@@ -11,7 +11,7 @@ use super::{Census, Limiter, Permit};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
-/// Any limiter of `K` behind one type. Made by [`boxed`](super::LimiterExt::boxed); costs two allocations an ask.
+/// Any limiter of `K` behind one type. Made by [`boxed`](super::LimiterExt::boxed); costs up to two allocations an ask.
 pub struct BoxLimiter<K: ?Sized = (), F = Infallible> {
     limiter: Arc<dyn AnyLimiter<K, F> + Send + Sync>,
 }
@@ -48,6 +48,10 @@ impl<K: ?Sized, F> Limiter<K> for BoxLimiter<K, F> {
         self.limiter.acquire_any(key, ask)
     }
 
+    fn acquire_now(&self, key: &K, ask: Ask, use_permit: bool) -> Now {
+        self.limiter.acquire_now_any(key, ask, use_permit)
+    }
+
     fn holds(&self) -> bool {
         self.limiter.holds_any()
     }
@@ -61,8 +65,11 @@ impl<K: ?Sized, F> Limiter<K> for BoxLimiter<K, F> {
     }
 }
 
+type Now = Option<Result<Option<BoxPermit>, Denied>>;
+
 trait AnyLimiter<K: ?Sized, F> {
     fn acquire_any(&self, key: &K, ask: Ask) -> BoxAcquire<F>;
+    fn acquire_now_any(&self, key: &K, ask: Ask, use_permit: bool) -> Now;
     fn holds_any(&self) -> bool;
     fn report_any(&self, key: &K, visit: &mut dyn FnMut(&Standing));
     fn census_any(&self) -> Option<Census>;
@@ -79,6 +86,11 @@ where
         BoxAcquire {
             acquire: Box::pin(async move { acquire.await.map(|permit| BoxPermit(Box::new(permit))) }),
         }
+    }
+
+    fn acquire_now_any(&self, key: &K, ask: Ask, use_permit: bool) -> Now {
+        let answer = self.acquire_now(key, ask, use_permit)?;
+        Some(answer.map(|permit| permit.map(|permit| BoxPermit(Box::new(permit)))))
     }
 
     fn holds_any(&self) -> bool {

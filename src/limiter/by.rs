@@ -67,6 +67,23 @@ impl<R: ?Sized, F: KeyOf<R>, L: Limiter<F::Key>> Limiter<R> for By<L, F> {
         })
     }
 
+    #[inline]
+    fn acquire_now(
+        &self,
+        request: &R,
+        ask: Ask,
+        use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        match self.key.key_of(request) {
+            Found::Key(key) => {
+                let answer = self.limiter.acquire_now(&key, ask, use_permit)?;
+                Some(answer.map(|permit| permit.map(Some)))
+            }
+            Found::Skip => Some(Ok(Some(None))),
+            Found::Reject(reason) => Some(Err(Denied::new(reason))),
+        }
+    }
+
     fn holds(&self) -> bool {
         self.limiter.holds()
     }

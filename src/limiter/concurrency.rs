@@ -152,6 +152,7 @@ impl<C: Clock> Concurrency<C> {
     ///
     /// # Panics
     /// The future panics when polled again after it has answered.
+    #[inline]
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireSlots<C> {
         let ask = ask.into();
         let stage = Stage::Fresh(ask.units().units(), self.limit.core.deadline(ask.max_wait()));
@@ -165,7 +166,7 @@ impl<C: Clock> Concurrency<C> {
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<Slots<C>, Denied> {
         let ask = ask.into();
         let core = Arc::clone(&self.limit.core);
-        let grant = Acquire::new(core, ask.units().units(), ask.max_wait()).block()?;
+        let (_, grant) = Acquire::new(core, ask.units().units(), ask.max_wait()).block()?;
         Ok(Slots::new(self.limit.free.own(), grant.units))
     }
 
@@ -240,6 +241,20 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Concurrency<C> {
         Self::acquire(self, ask)
     }
 
+    #[inline]
+    fn acquire_now(
+        &self,
+        _key: &K,
+        ask: Ask,
+        _use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        let units = ask.units().units();
+        match self.free.take(units) {
+            Take::Taken(stripe) => Some(Ok(Some(Slots::new(stripe, units)))),
+            refused => ask.is_now().then(|| self.limit.tell(refused, units).map(Some)),
+        }
+    }
+
     fn holds(&self) -> bool {
         true
     }
@@ -257,6 +272,16 @@ impl<K: ?Sized, C: Clock> TryLimiter<K> for Concurrency<C> {
 }
 
 impl<C: Clock> Limit<C> {
+    /// What is said of a look at the words: where only the lock could tell, it may yet be a grant.
+    #[inline(never)]
+    fn tell(&self, taken: Take, units: u64) -> Result<Slots<C>, Denied> {
+        match taken {
+            Take::Taken(stripe) => Ok(Slots::new(stripe, units)),
+            Take::Short => Err(Denied::exhausted(self.core.name().cloned())),
+            Take::Shut => self.try_locked(units),
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn try_locked(&self, units: u64) -> Result<Slots<C>, Denied> {
@@ -306,7 +331,8 @@ enum Stage<C: Clock> {
 impl<C: Clock> Future for AcquireSlots<C> {
     type Output = Result<Slots<C>, Error>;
 
-    #[inline]
+    // Always inlined: its answer goes on to where it is wanted in registers.
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Stage::Fresh(units, _) = self.stage {
             if let Take::Taken(stripe) = self.limit.free.take(units) {
@@ -328,7 +354,7 @@ impl<C: Clock> AcquireSlots<C> {
             panic!("an acquire was polled after it had given its answer")
         };
         Pin::new(acquire).poll(cx).map(|heard| match heard {
-            Ok(grant) => Ok(Slots::new(self.limit.free.own(), grant.units)),
+            Ok((_, grant)) => Ok(Slots::new(self.limit.free.own(), grant.units)),
             Err(denied) => Err(Error::Denied(denied)),
         })
     }

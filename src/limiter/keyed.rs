@@ -153,13 +153,13 @@ impl<A: Stored, C: Clock> Shared<A, C> {
 impl<A: Stored, C: Clock> Shard<A, C> {
     /// The permit for what a slot granted; none is needed for an ask of nothing that made no key.
     fn permit(
-        self: &Arc<Self>,
+        self: Arc<Self>,
         id: Id,
         units: u64,
         (seat, version, at): (Seat, u32, Timestamp),
     ) -> KeyedPermit<A, C> {
         let grant = Grant::new(at, units);
-        KeyedPermit::of_slot(Arc::clone(self), id, seat.line, grant, version)
+        KeyedPermit::of_slot(self, id, seat.line, grant, version)
     }
 }
 
@@ -254,10 +254,10 @@ where
         let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
         let part = self.shared.part(id);
         if let Some(granted) = self.shared.common.take(id, tier, units, true)? {
-            return Ok(Some(part.permit(id, units, granted)));
+            return Ok(Some(Arc::clone(part).permit(id, units, granted)));
         }
         match part.enter(id, tier, Want::Units { units, pin: true })? {
-            Taken::Slot(slot) => Ok(slot.map(|slot| part.permit(id, units, slot))),
+            Taken::Slot(slot) => Ok(slot.map(|slot| Arc::clone(part).permit(id, units, slot))),
             Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => {
                 limiter.try_acquire(units).map(|permit| Some(KeyedPermit::of_limiter(permit)))
             }
@@ -344,6 +344,27 @@ where
 
     fn acquire(&self, key: &K, ask: Ask) -> Self::Acquire {
         Self::acquire(self, key, ask)
+    }
+
+    #[inline]
+    fn acquire_now(
+        &self,
+        key: &K,
+        ask: Ask,
+        use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        let denied = if use_permit {
+            match Self::try_acquire(self, key, ask.units()) {
+                Ok(permit) => return Some(Ok(Some(permit))),
+                Err(denied) => denied,
+            }
+        } else {
+            match self.check(key, ask.units()) {
+                Ok(()) => return Some(Ok(None)),
+                Err(denied) => denied,
+            }
+        };
+        ask.is_now().then_some(Err(denied))
     }
 
     fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {

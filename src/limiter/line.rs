@@ -1,7 +1,8 @@
 //! The line: those who wait, served in order by whoever moves it. No task and no thread of its own.
 //!
 //! * [`queue`] keeps who waits; [`gate`] says what a limit must answer; [`inner`] decides under the lock;
-//!   [`timers`] sets timers; [`wakes`] wakes who is told; [`core`] locks and moves the line; [`acquire`] is the future.
+//!   [`timers`] sets timers; [`wakes`] wakes who is told; [`core`] locks and moves the line; [`door`] is for who need not
+//!   join it; [`acquire`] is the future.
 //! * Whatever changes the line (a timer that fires, a release, a cancellation, a change of quota) drives it: it admits
 //!   from the front whoever may go, wakes exactly those, and sets the timers for the next. A waiter need not be
 //!   polled for the line to move on, so one that is leaked or starved costs its own grant only.
@@ -9,6 +10,7 @@
 
 mod acquire;
 mod core;
+mod door;
 mod gate;
 mod inner;
 mod queue;

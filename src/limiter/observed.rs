@@ -152,6 +152,25 @@ impl<K: ?Sized, L: Limiter<K>> Limiter<K> for Observed<L> {
         AcquireObserved { acquire, watch: Arc::clone(&self.watch), near, since: None }
     }
 
+    fn acquire_now(
+        &self,
+        key: &K,
+        ask: Ask,
+        use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        let near = is_near(&self.limiter, key, ask.units());
+        let answer = self.limiter.acquire_now(key, ask, use_permit)?;
+        self.watch.count_keys(|| self.limiter.census());
+        self.watch.record(&match &answer {
+            Ok(permit) => {
+                let shadowed = permit.as_ref().and_then(Permit::shadowed);
+                Outcome::Admitted { near, waited: None, shadowed }
+            }
+            Err(denied) => Outcome::Refused(denied),
+        });
+        Some(answer)
+    }
+
     fn holds(&self) -> bool {
         self.limiter.holds()
     }

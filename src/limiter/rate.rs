@@ -104,6 +104,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     ///
     /// # Panics
     /// The future panics when polled again after it has answered.
+    #[inline]
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireRate<A, C> {
         let ask = ask.into();
         AcquireRate { acquire: Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()) }
@@ -115,8 +116,8 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// As [`acquire`](RateLimiter::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<RatePermit<A, C>, Denied> {
         let ask = ask.into();
-        let grant = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()).block()?;
-        Ok(RatePermit { core: Arc::clone(&self.core), grant })
+        let acquire = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait());
+        acquire.block().map(|(core, grant)| RatePermit { core, grant })
     }
 
     /// Takes a permit if it may be had now. Needs no runtime, and no lock where the algorithm's state is one word.
@@ -299,6 +300,26 @@ impl<K: ?Sized, A: Stored, C: Clock> Limiter<K> for RateLimiter<A, C> {
         Self::acquire(self, ask)
     }
 
+    #[inline]
+    fn acquire_now(
+        &self,
+        _key: &K,
+        ask: Ask,
+        use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        let permit = |grant| use_permit.then(|| RatePermit { core: Arc::clone(&self.core), grant });
+        let units = ask.units().units();
+        match self.core.pass(units) {
+            Ok(grant) => Some(Ok(permit(grant))),
+            Err(refused) if ask.is_now() => Some(self.core.tell(refused, units).map(permit)),
+            // Where the state is always behind the lock that alone grants.
+            Err(refused) if refused.is_shut() => {
+                self.core.tell(refused, units).ok().map(|grant| Ok(permit(grant)))
+            }
+            Err(_) => None,
+        }
+    }
+
     fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {
         Standings::seen(&self.core, self.core.clock().now()).tell(self.core.name(), visit);
     }
@@ -320,12 +341,12 @@ pub struct AcquireRate<A: Stored, C: Clock = DefaultClock> {
 impl<A: Stored, C: Clock> Future for AcquireRate<A, C> {
     type Output = Result<RatePermit<A, C>, Error>;
 
-    #[inline]
+    // Always inlined: its answer goes on to where it is wanted in registers.
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.acquire).poll(cx).map(|heard| match heard {
-            Ok(grant) => Ok(RatePermit { core: Arc::clone(self.acquire.core()), grant }),
-            Err(denied) => Err(Error::Denied(denied)),
-        })
+        self.acquire
+            .poll_to(cx.waker(), false, |core, grant| RatePermit { core, grant })
+            .map_err(Error::Denied)
     }
 }
 

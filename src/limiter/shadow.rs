@@ -109,6 +109,24 @@ impl<K: ?Sized, L: Limiter<K>, S: Enforced<K>> Limiter<K> for Shadow<L, S> {
         AcquireShadow { acquire: self.limiter.acquire(key, ask), enforced }
     }
 
+    #[inline]
+    fn acquire_now(
+        &self,
+        key: &K,
+        ask: Ask,
+        use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        let enforced = self.enforced.is_enforced(key);
+        let ask = if enforced { ask } else { ask.within(Duration::ZERO) };
+        let verdict = match self.limiter.acquire_now(key, ask, use_permit)? {
+            Ok(Some(permit)) => Verdict::Passed(permit),
+            Ok(None) => return Some(Ok(None)),
+            Err(denied) if enforced => return Some(Err(denied)),
+            Err(denied) => Verdict::Shadowed(Some(denied)),
+        };
+        Some(Ok(Some(ShadowPermit { verdict, enforced })))
+    }
+
     fn holds(&self) -> bool {
         self.limiter.holds()
     }

@@ -132,7 +132,7 @@ impl<C: Clock> Striped<C> {
                 return Err(denied);
             }
             let (acquire, joining) = stripe.join(ask, deadline);
-            acquire.block_after(joining).map(Taken::granted)
+            acquire.block_after(joining).map(|(_, grant)| Taken::granted(grant))
         })?;
         Ok(StripedPermit::new(Arc::clone(stripe), taken))
     }
@@ -322,6 +322,27 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Striped<C> {
     #[inline]
     fn acquire(&self, _key: &K, ask: Ask) -> Self::Acquire {
         Self::acquire(self, ask)
+    }
+
+    #[inline]
+    fn acquire_now(
+        &self,
+        _key: &K,
+        ask: Ask,
+        use_permit: bool,
+    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        let denied = if use_permit {
+            match Self::try_acquire(self, ask.units()) {
+                Ok(permit) => return Some(Ok(Some(permit))),
+                Err(denied) => denied,
+            }
+        } else {
+            match self.check(ask.units()) {
+                Ok(()) => return Some(Ok(None)),
+                Err(denied) => denied,
+            }
+        };
+        ask.is_now().then_some(Err(denied))
     }
 
     fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {

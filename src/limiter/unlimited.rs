@@ -25,6 +25,11 @@ impl<K: ?Sized> Limiter<K> for Unlimited {
     fn acquire(&self, _key: &K, ask: Ask) -> Self::Acquire {
         ready(Ok(Free { cost: ask.units() }))
     }
+
+    #[inline]
+    fn acquire_now(&self, _key: &K, ask: Ask, use_permit: bool) -> Option<Result<Option<Free>, Denied>> {
+        Some(Ok(use_permit.then(|| Free { cost: ask.units() })))
+    }
 }
 
 impl<K: ?Sized> TryLimiter<K> for Unlimited {

@@ -20,13 +20,13 @@ pub struct ResponseFuture<Fut, P, F, R> {
 
 #[pin_project(project = StageProjected)]
 enum Stage<Fut, P, F> {
-    /// The permit is held for as long as the future is.
-    Running(#[pin] Fut, P),
+    /// The permit is held for as long as the future is, where there is something to hold.
+    Running(#[pin] Fut, Option<P>),
     Refused(Option<Error<F>>),
 }
 
 impl<Fut, P, F, R> ResponseFuture<Fut, P, F, R> {
-    pub(super) const fn running(future: Fut, permit: P, refuse: R) -> Self {
+    pub(super) const fn running(future: Fut, permit: Option<P>, refuse: R) -> Self {
         Self { stage: Stage::Running(future, permit), refuse }
     }
 
@@ -42,6 +42,7 @@ where
 {
     type Output = Result<Res, R::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         match this.stage.project() {
@@ -69,7 +70,7 @@ pub struct WaitFuture<A, S: Service<Req>, Req, P, R> {
     refuse: R,
 }
 
-#[pin_project(project = WaitProjected, project_replace = WaitReplaced)]
+#[pin_project(project = WaitProjected)]
 enum WaitStage<A, S, Req, Fut, P> {
     /// What to call once there is a permit stands beside the wait.
     Waiting(#[pin] A, Option<(S, Req)>),
@@ -90,6 +91,7 @@ where
 {
     type Output = Result<S::Response, R::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
@@ -99,7 +101,7 @@ where
                         let (mut service, request) =
                             call.take().expect("a response was polled after it was ready");
                         let response = service.call(request);
-                        this.stage.as_mut().project_replace(WaitStage::Running(response, permit));
+                        this.stage.set(WaitStage::Running(response, permit));
                     }
                     Err(refusal) => return Poll::Ready(this.refuse.refuse(refusal)),
                 },

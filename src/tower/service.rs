@@ -2,6 +2,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tower_service::Service;
 
@@ -117,10 +118,12 @@ where
     type Error = R::Error;
     type Future = WaitFuture<L::Acquire, S, Req, L::Permit, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
         self.service.poll_ready(cx).map_err(R::service_error)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let acquire = self.limiter.acquire(&request, self.ask);
         // The service that is ready goes with the request; what stays is a clone that was never polled.
@@ -140,12 +143,22 @@ where
     type Error = R::Error;
     type Future = ResponseFuture<S::Future, L::Permit, L::Fault, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
         self.service.poll_ready(cx).map_err(R::service_error)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.limiter.try_acquire(&request, self.ask.units()) {
+        let cost = self.ask.units();
+        let ask = Ask::from(cost).within(Duration::ZERO);
+        let answer = match self.limiter.acquire_now(&request, ask, false) {
+            Some(answer) => answer,
+            None => self.limiter.try_acquire(&request, cost).map(Some),
+        };
+        match answer {
+            // Apart from the other: where there is no permit no room for one is copied.
+            Ok(None) => ResponseFuture::running(self.service.call(request), None, self.refuse.clone()),
             Ok(permit) => ResponseFuture::running(self.service.call(request), permit, self.refuse.clone()),
             Err(denied) => ResponseFuture::refused(Error::Denied(denied), self.refuse.clone()),
         }
@@ -164,6 +177,7 @@ where
     type Error = R::Error;
     type Future = ResponseFuture<S::Future, L::Permit, L::Fault, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
         // A permit first: a service may reserve something when it says it is ready, and would hold it in line.
         if self.ready.answer.is_none() {
@@ -175,9 +189,12 @@ where
         self.service.poll_ready(cx).map_err(R::service_error)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         match self.ready.answer.take().expect("the service was not ready: poll_ready must be called first") {
-            Ok(permit) => ResponseFuture::running(self.service.call(request), permit, self.refuse.clone()),
+            Ok(permit) => {
+                ResponseFuture::running(self.service.call(request), Some(permit), self.refuse.clone())
+            }
             Err(refusal) => ResponseFuture::refused(refusal, self.refuse.clone()),
         }
     }

@@ -69,7 +69,7 @@ impl<L: Limiter, C: Clock> Future for AcquireGuarded<L, C> {
         loop {
             match this.stage.as_mut().project() {
                 StageNow::Upstream(acquire) => match ready!(Pin::new(acquire).poll(cx)) {
-                    Ok(pass) => {
+                    Ok((_, pass)) => {
                         *this.pass = Some(pass);
                         let ask = Ask::cost(this.usage.requests);
                         let ask = left(*this.deadline).map_or(ask, |left| ask.within(left));

@@ -5,9 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::flat::Id;
-use super::shard::{Taken, Want};
+use super::shard::{Granted, Taken, Want};
 use super::tiers::Tier;
 use super::{Keyed, KeyedPermit, Part, Way};
 use crate::clock::{Clock, DefaultClock};
@@ -43,19 +44,31 @@ enum First<A: Stored, C: Clock> {
 
 impl<A: Stored, C: Clock> AcquireKeyed<A, C> {
     pub(super) fn new<K>(keyed: &Keyed<K, A, C>, id: Id, tier: Tier, ask: Ask) -> Self {
-        let called_at = keyed.shared.common.clock.now();
+        // Of no account to one who waits for as long as it takes, or not at all.
+        let called_at = match ask.max_wait() {
+            None | Some(Duration::ZERO) => Timestamp::ZERO,
+            Some(_) => keyed.shared.common.clock.now(),
+        };
         Self(Stage::New(New { part: Arc::clone(keyed.shared.part(id)), id, tier, ask, called_at }))
     }
 }
 
 impl<A: Stored, C: Clock> New<A, C> {
-    fn first(self) -> Result<First<A, C>, Denied> {
+    /// Looks at the slot of the key, and takes what it asks for if it is there.
+    #[inline]
+    fn take(&self) -> Result<Option<Granted>, Denied> {
+        self.part.common.take(self.id, self.tier, self.ask.units().units(), true)
+    }
+
+    fn first(self, taken: Result<Option<Granted>, Denied>) -> Result<First<A, C>, Denied> {
         let Self { part, id, tier, ask, called_at } = self;
         // The longest wait is counted from the call.
-        let passed = part.common.clock.now().since(called_at);
-        let left = ask.max_wait().map(|longest| longest.saturating_sub(passed));
+        let left = ask.max_wait().map(|longest| match longest {
+            Duration::ZERO => Duration::ZERO,
+            longest => longest.saturating_sub(part.common.clock.now().since(called_at)),
+        });
         let units = ask.units().units();
-        let answer = match part.common.take(id, tier, units, true) {
+        let answer = match taken {
             Ok(Some(granted)) => Ok(Taken::Slot(Some(granted))),
             Ok(None) => part.enter(id, tier, Want::Units { units, pin: true }),
             Err(denied) => Err(denied),
@@ -98,8 +111,12 @@ impl<A: Stored, C: Clock> Future for AcquireKeyed<A, C> {
             if let Stage::Waits(acquire) = &mut self.0 {
                 return Pin::new(acquire).poll(cx).map_ok(|permit| Some(KeyedPermit::of_limiter(permit)));
             }
+            let taken = match &self.0 {
+                Stage::New(new) => new.take(),
+                _ => Ok(None),
+            };
             match std::mem::replace(&mut self.0, Stage::Done) {
-                Stage::New(new) => match new.first() {
+                Stage::New(new) => match new.first(taken) {
                     Ok(First::Permit(permit)) => return Poll::Ready(Ok(permit)),
                     Ok(First::Waits(acquire)) => self.0 = Stage::Waits(acquire),
                     Err(denied) => return Poll::Ready(Err(Error::Denied(denied))),

@@ -1,5 +1,7 @@
 //! What is done to a key that has a state, wherever that is.
 
+use std::time::Duration;
+
 use super::Later;
 use super::flat::{Id, Live, Rewrite};
 use super::shard::{Kept, Shard};
@@ -8,6 +10,9 @@ use crate::algorithm::{Algorithm, Grant, TokenBucket};
 use crate::clock::Clock;
 use crate::limiter::{RateLimiter, Stored};
 use crate::units::Timestamp;
+
+/// Much less than slots take for going round: what is ahead of a time so long ago is not mistaken for what is behind it.
+const RECENT: Duration = Duration::from_secs(1);
 
 type BucketState = <TokenBucket as Algorithm>::State;
 
@@ -44,6 +49,18 @@ impl<A: Stored, C: Clock> Shard<A, C> {
         let live = flat.live(id, now.as_ns())?;
         let (bucket, backlog) = flat.backlog(&live);
         Some(Peek::Slot(bucket, backlog, now))
+    }
+
+    /// The same of a key that was granted something `then`, without the lock if its state is in a slot still, and without
+    /// a reading of now if that was not long ago.
+    pub(super) fn peek_since(&self, id: Id, then: Timestamp) -> Option<Peek<A, C>> {
+        let is_recent = |horizon: fn() -> Timestamp| horizon().since(then) < RECENT;
+        let now = if C::HORIZON.read.is_some_and(is_recent) { then } else { self.common.clock.now() };
+        let seen = self.common.flat.as_ref().and_then(|flat| flat.seen(id, now.as_ns()));
+        match seen {
+            Some((bucket, backlog)) => Some(Peek::Slot(bucket, backlog, now)),
+            None => self.peek(id),
+        }
     }
 
     /// Goes on as `next` for all keys of the tier, from now on. Returns the limiters that are still to be told.

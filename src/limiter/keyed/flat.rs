@@ -241,6 +241,15 @@ impl Flat {
         (reading.bucket, reading.backlog(live.ahead))
     }
 
+    /// As a locked look at [`live`](Self::live) and its [`backlog`](Self::backlog), without the lock; `None`: only that can
+    /// tell.
+    pub(super) fn seen(&self, id: Id, now_ns: u64) -> Option<(TokenBucket, u64)> {
+        let live = self.live(id, now_ns)?;
+        let seen = self.backlog(&live);
+        // Else what the version was read by may have been written anew since.
+        self.readings.is_at(live.version).then_some(seen)
+    }
+
     /// Writes a live slot again, with this backlog; fails if it is not as it was, or that is a debt.
     pub(super) fn rewrite(&self, live: &Live, backlog: u64, now_ns: u64) -> Rewrite {
         let reading = self.readings.read(live.version);

@@ -73,7 +73,7 @@ impl<A: Stored, C: Clock> Permit for KeyedPermit<A, C> {
         match &self.0 {
             Inner::Limiter(permit) => permit.report(visit),
             Inner::Slot(slot) => {
-                if let Some(peek) = slot.shard.peek(slot.id) {
+                if let Some(peek) = slot.shard.peek_since(slot.id, slot.grant.at) {
                     peek.tell(slot.shard.common.name.as_ref(), visit);
                 }
             }
@@ -98,5 +98,56 @@ fn standings(bucket: &TokenBucket, backlog: u64, now: Timestamp) -> Standings {
 impl<A: Stored, C: Clock> fmt::Debug for KeyedPermit<A, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedPermit").field("cost", &self.cost()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(tollgate_loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, SystemClock};
+    use crate::units::Quota;
+    use std::time::Duration;
+
+    fn told(report: impl FnOnce(&mut dyn FnMut(&Standing))) -> Vec<Standing> {
+        let mut told = Vec::new();
+        report(&mut |standing| told.push(standing.clone()));
+        told
+    }
+
+    /// Planted: a backlog read by the quota before.
+    #[test]
+    fn a_permit_tells_without_the_lock_what_the_lock_shows() {
+        for quota in [Quota::per_second(3).burst(7), Quota::per_second(1_000).burst(500), Quota::per_day(9)] {
+            let clock = ManualClock::new();
+            let limit =
+                crate::TokenBucket::builder(quota).clock(clock.clone()).build().unwrap().keyed::<u32>();
+            let mut granted = 0;
+            for step in 0..300_u64 {
+                clock.advance(Duration::from_nanos(step * step * 7_919));
+                let Ok(Some(permit)) = limit.try_acquire(&7, 1 + step % 3) else { continue };
+                granted += 1;
+                match step % 5 {
+                    0 => drop(limit.check(&7, 1)),
+                    1 => clock.advance(Duration::from_millis(step)),
+                    2 => limit.set_quota(if step % 2 == 0 { quota } else { Quota::per_minute(70) }).unwrap(),
+                    _ => {}
+                }
+                let shown = told(|visit| Limiter::report(&limit, &7, visit));
+                assert_eq!(told(|visit| permit.report(visit)), shown, "{quota}, step {step}");
+            }
+            assert!(granted > 2, "{quota}");
+        }
+    }
+
+    #[test]
+    fn a_permit_tells_of_the_time_of_its_grant() {
+        let clock = SystemClock::default();
+        let limit =
+            crate::TokenBucket::builder(Quota::per_hour(10)).clock(clock).build().unwrap().keyed::<u32>();
+        let permit = limit.try_acquire(&7, 1).unwrap().unwrap();
+        let told = told(|visit| permit.report(visit));
+        assert_eq!((told.len(), told[0].remaining), (1, 9));
+        let of_the_grant = told[0].reset_after == Some(Duration::from_secs(360));
+        assert!(of_the_grant || SystemClock::HORIZON.read.is_none(), "{told:?}");
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 #[cfg(feature = "client")]
 use super::Order;
 use super::core::Core;
+use super::door::Refused;
 use super::gate::{Gate, Load};
 use super::queue::{NEW, Ticket};
 use crate::clock::Clock;
@@ -19,17 +20,15 @@ use crate::units::Timestamp;
 
 /// Waits for a grant. Dropped, it leaves the line; a grant it was not told of goes back.
 pub(crate) struct Acquire<G: Gate, C: Clock> {
-    core: Arc<Core<G, C>>,
+    /// Until it has answered: with the grant it goes on to the permit, so that it is counted once for both.
+    core: Option<Arc<Core<G, C>>>,
     load: G::Load,
     /// Until when it will wait, counted from the call; `None`: for as long as it takes.
     deadline: Option<Timestamp>,
-    stage: Stage,
-}
-
-enum Stage {
-    Fresh { rank: u64 },
-    Queued(Ticket),
-    Done,
+    /// Before whom it joins the line.
+    rank: u64,
+    /// Its place in line, once it stands there.
+    ticket: Option<Ticket>,
 }
 
 impl<G: Gate, C: Clock> Acquire<G, C> {
@@ -42,7 +41,7 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
     /// For an ask that was made before, with a deadline counted from then.
     #[inline]
     pub(crate) const fn until(core: Arc<Core<G, C>>, load: G::Load, deadline: Option<Timestamp>) -> Self {
-        Self { core, load, deadline, stage: Stage::Fresh { rank: NEW } }
+        Self { core: Some(core), load, deadline, rank: NEW, ticket: None }
     }
 
     /// For one who had been granted it and comes back: at the front, before all of a higher rank. Where the newest is served
@@ -51,72 +50,101 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
     pub(crate) fn again(core: Arc<Core<G, C>>, load: G::Load, max_wait: Option<Duration>, rank: u64) -> Self {
         let rank = if core.line().order == Order::NewestFirst { NEW } else { rank };
         let deadline = core.deadline(max_wait);
-        Self { core, load, deadline, stage: Stage::Fresh { rank } }
-    }
-
-    pub(crate) const fn core(&self) -> &Arc<Core<G, C>> {
-        &self.core
+        Self { core: Some(core), load, deadline, rank, ticket: None }
     }
 
     /// Waits as a thread.
-    pub(crate) fn block(self) -> Result<G::Grant, Denied> {
+    pub(crate) fn block(self) -> Result<(Arc<Core<G, C>>, G::Grant), Denied> {
         self.block_after(())
     }
 
     /// Waits as a thread, and drops `joining` as soon as it stands in line, or need not.
-    pub(crate) fn block_after<T>(mut self, joining: T) -> Result<G::Grant, Denied> {
+    pub(crate) fn block_after<T>(mut self, joining: T) -> Result<(Arc<Core<G, C>>, G::Grant), Denied> {
         let mut joining = Some(joining);
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         loop {
-            match self.step(&waker, true) {
+            match self.poll_to(&waker, true, |core, grant| (core, grant)) {
                 Poll::Ready(heard) => return heard,
                 Poll::Pending => {
                     drop(joining.take());
-                    if let Stage::Queued(ticket) = self.stage {
-                        self.core.park(ticket);
+                    if let (Some(core), Some(ticket)) = (&self.core, self.ticket) {
+                        core.park(ticket);
                     }
                 }
             }
         }
     }
 
-    fn step(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<G::Grant, Denied>> {
-        let heard = match self.stage {
-            Stage::Fresh { rank } => {
-                match self.core.enter(self.load, self.deadline, waker, is_thread, rank) {
-                    Ok(heard) => Some(heard),
-                    Err(ticket) => {
-                        self.stage = Stage::Queued(ticket);
-                        None
-                    }
-                }
-            }
-            Stage::Queued(ticket) => self.core.hear(ticket, waker),
-            Stage::Done => panic!("an acquire was polled after it had given its answer"),
+    /// Polls it, and makes what is wanted of the grant.
+    // Always inlined, so that a permit is made where it is wanted: moving it about takes longer than deciding.
+    #[inline(always)]
+    pub(crate) fn poll_to<R>(
+        &mut self,
+        waker: &Waker,
+        is_thread: bool,
+        granted: impl FnOnce(Arc<Core<G, C>>, G::Grant) -> R,
+    ) -> Poll<Result<R, Denied>> {
+        let passed = match (&self.core, self.ticket) {
+            (Some(core), None) => Some(core.pass(self.load)),
+            _ => None,
         };
-        match heard {
-            Some(heard) => {
-                self.stage = Stage::Done;
-                Poll::Ready(heard)
+        let refused = match (passed, self.core.take()) {
+            (Some(Ok(grant)), Some(core)) => return Poll::Ready(Ok(granted(core, grant))),
+            (passed, core) => {
+                self.core = core;
+                passed.and_then(Result::err)
             }
-            None => Poll::Pending,
+        };
+        match self.wait(refused, waker, is_thread) {
+            Poll::Ready(Ok((core, grant))) => Poll::Ready(Ok(granted(core, grant))),
+            Poll::Ready(Err(denied)) => Poll::Ready(Err(denied)),
+            Poll::Pending => Poll::Pending,
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait(
+        &mut self,
+        refused: Option<Refused>,
+        waker: &Waker,
+        is_thread: bool,
+    ) -> Poll<Result<(Arc<Core<G, C>>, G::Grant), Denied>> {
+        let Some(core) = &self.core else { panic!("an acquire was polled after it had given its answer") };
+        let heard = match (self.ticket, refused) {
+            (Some(ticket), _) => core.hear(ticket, waker),
+            (None, Some(refused)) if self.deadline == Some(Timestamp::ZERO) => {
+                Some(core.tell(refused, self.load))
+            }
+            (None, _) => match core.enter(self.load, self.deadline, waker, is_thread, self.rank) {
+                Ok(heard) => Some(heard),
+                Err(ticket) => {
+                    self.ticket = Some(ticket);
+                    None
+                }
+            },
+        };
+        let Some(heard) = heard else { return Poll::Pending };
+        let Some(core) = self.core.take() else { unreachable!("it has heard of it") };
+        Poll::Ready(heard.map(|grant| (core, grant)))
     }
 }
 
 impl<G: Gate, C: Clock> Future for Acquire<G, C> {
-    type Output = Result<G::Grant, Denied>;
+    /// The grant, and what its permit holds the limit by.
+    type Output = Result<(Arc<Core<G, C>>, G::Grant), Denied>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.step(cx.waker(), false)
+        self.poll_to(cx.waker(), false, |core, grant| (core, grant))
     }
 }
 
 impl<G: Gate, C: Clock> Drop for Acquire<G, C> {
+    #[inline]
     fn drop(&mut self) {
-        if let Stage::Queued(ticket) = self.stage {
-            self.core.leave(ticket);
+        if let (Some(core), Some(ticket)) = (&self.core, self.ticket) {
+            core.leave(ticket);
         }
     }
 }

@@ -83,21 +83,25 @@ impl<G: Gate, C: Clock> Core<G, C> {
     // Always inlined, so that a refusal is made where it is wanted: it is too large to be handed over for nothing.
     #[inline(always)]
     pub(crate) fn take<R>(&self, load: G::Load, granted: impl FnOnce(G::Grant) -> R) -> Result<R, Denied> {
-        if let Some(denied) = self.certainly_denied(load) {
-            return Err(denied);
-        }
         match self.glance(load) {
             Glimpse::Go(now) => Ok(granted(G::grant_at_door(now, load))),
             Glimpse::For(wait_ns) => Err(Denied::exhausted_for(wait_ns, self.name.clone())),
+            Glimpse::Until(at) => Err(Denied::exhausted_until(at, C::HORIZON.now, self.name.clone())),
             Glimpse::Shut => self.take_locked(load).map(granted),
         }
     }
 
-    /// The refusal, if too little is left for so long that it is certain without a reading of the clock.
+    /// Until when too little is left, if that is so long that it is certain without a reading of the clock.
+    #[inline]
+    fn spent_until(&self, load: G::Load) -> Option<Timestamp> {
+        let horizon = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed))?;
+        self.free_after(horizon, load)
+    }
+
+    /// The refusal of what is left only after that.
     #[inline(always)]
     pub(crate) fn certainly_denied(&self, load: G::Load) -> Option<Denied> {
-        let horizon = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed))?;
-        let at = self.free_after(horizon, load)?;
+        let at = self.spent_until(load)?;
         Some(Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()))
     }
 
@@ -109,8 +113,14 @@ impl<G: Gate, C: Clock> Core<G, C> {
     }
 
     /// Takes `load` through the door, or tells what it shows.
+    // Always inlined, so that of what is certain no more is asked.
+    #[inline(always)]
+    pub(super) fn glance(&self, load: G::Load) -> Glimpse {
+        self.spent_until(load).map_or_else(|| self.glance_now(load), Glimpse::Until)
+    }
+
     #[inline(never)]
-    fn glance(&self, load: G::Load) -> Glimpse {
+    fn glance_now(&self, load: G::Load) -> Glimpse {
         if load.units() == 0 {
             return Glimpse::Shut;
         }
@@ -131,7 +141,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
 
     #[cold]
     #[inline(never)]
-    fn take_locked(&self, load: G::Load) -> Result<G::Grant, Denied> {
+    pub(super) fn take_locked(&self, load: G::Load) -> Result<G::Grant, Denied> {
         self.with(|inner, now| inner.take_or_tell(now, load))
     }
 
@@ -154,8 +164,14 @@ impl<G: Gate, C: Clock> Core<G, C> {
     pub(crate) fn deadline(&self, max_wait: Option<Duration>) -> Option<Timestamp> {
         match max_wait? {
             Duration::ZERO => Some(Timestamp::ZERO),
-            wait => Some(self.clock.now().after(wait)).filter(|at| *at < Timestamp::MAX),
+            wait => self.deadline_in(wait),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn deadline_in(&self, wait: Duration) -> Option<Timestamp> {
+        Some(self.clock.now().after(wait)).filter(|at| *at < Timestamp::MAX)
     }
 
     pub(crate) const fn line(&self) -> Line {
@@ -181,7 +197,7 @@ impl<G: Gate, C: Clock> Core<G, C> {
 }
 
 impl<G: Gate, C: Clock> Core<G, C> {
-    /// The first poll of an ask.
+    /// The first poll of an ask that may have to wait.
     pub(super) fn enter(
         self: &Arc<Self>,
         load: G::Load,
@@ -190,13 +206,6 @@ impl<G: Gate, C: Clock> Core<G, C> {
         is_thread: bool,
         rank: u64,
     ) -> Result<Told<G>, Ticket> {
-        if deadline == Some(Timestamp::ZERO) {
-            return Ok(self.take(load, |grant| grant));
-        }
-        let now = self.glance_time();
-        if load.units() > 0 && G::look(&self.door, now, load) == Glance::Go {
-            return Ok(Ok(G::grant_at_door(now, load)));
-        }
         // Made and dropped outside the lock, as every waker is.
         let mut newcomer = Some(Waiter::new(load, deadline, waker.clone(), is_thread, rank));
         let mut wakes = Vec::new();
@@ -331,11 +340,14 @@ impl<G: Gate, C: Clock> Core<G, C> {
 
 /// What has come of a look through the door.
 // A tag and a word: it comes back in two registers.
-enum Glimpse {
+#[derive(Clone, Copy)]
+pub(super) enum Glimpse {
     /// Taken, at this time.
     Go(Timestamp),
     /// Too little is left for so many nanoseconds.
     For(u64),
+    /// Too little is left until this time, certain without a reading of the clock.
+    Until(Timestamp),
     /// Only the lock can tell.
     Shut,
 }

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::permit::StripedPermit;
+use super::shared::InLine;
 use super::stripe::{Stripe, Taken};
-use crate::algorithm::TokenBucket;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error};
-use crate::limiter::line::Acquire;
-use crate::limiter::rate::RateGate;
 use crate::units::Timestamp;
 
 /// The wait for a [`StripedPermit`]. Cancel-safe: see [`Striped::acquire`](crate::Striped::acquire).
@@ -20,7 +18,7 @@ pub struct AcquireStriped<C: Clock = DefaultClock> {
     stripe: Option<Arc<Stripe<C>>>,
     ask: Ask,
     deadline: Option<Timestamp>,
-    waiting: Option<Acquire<RateGate<TokenBucket>, C>>,
+    waiting: Option<InLine<C>>,
 }
 
 impl<C: Clock> AcquireStriped<C> {
@@ -36,7 +34,7 @@ impl<C: Clock> AcquireStriped<C> {
             panic!("an acquire was polled after it had given its answer");
         };
         if let Some(waiting) = &mut self.waiting {
-            return Pin::new(waiting).poll(cx).map_ok(Taken::granted);
+            return Pin::new(waiting).poll(cx).map_ok(|(_, grant)| Taken::granted(grant));
         }
         match stripe.take_here(self.ask.units().units()) {
             Err(denied) if stripe.shared.would_wait(self.ask, self.deadline, &denied) => {
@@ -44,7 +42,7 @@ impl<C: Clock> AcquireStriped<C> {
                 let polled = Pin::new(&mut waiting).poll(cx);
                 drop(joining);
                 self.waiting = Some(waiting);
-                polled.map_ok(Taken::granted)
+                polled.map_ok(|(_, grant)| Taken::granted(grant))
             }
             answer => Poll::Ready(answer),
         }

@@ -6,10 +6,13 @@ use crate::algorithm::{Algorithm, Grant, TokenBucket};
 use crate::clock::Clock;
 use crate::decision::{Ask, Denied, Reason};
 use crate::limiter::RateLimiter;
-use crate::limiter::line::Charge;
-use crate::limiter::line::Gate;
+use crate::limiter::line::{Acquire, Charge, Gate};
+use crate::limiter::rate::RateGate;
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::{QuotaError, Timestamp};
+
+/// The wait in the line before what is shared.
+pub(super) type InLine<C> = Acquire<RateGate<TokenBucket>, C>;
 
 /// Alone on its lines, and on those that are fetched beside them.
 #[repr(align(128))]

@@ -2,14 +2,13 @@ use std::sync::Arc;
 
 use super::epoch::{Change, Epoch};
 use super::seats::{self, Leave, NOWHERE};
-use super::shared::Shared;
-use crate::algorithm::{Grant, TokenBucket};
+use super::shared::{InLine, Shared};
+use crate::algorithm::Grant;
 use crate::clock::Clock;
 #[cfg(not(tollgate_loom))]
 use crate::clock::SystemClock;
 use crate::decision::{Ask, Denied};
 use crate::limiter::line::Acquire;
-use crate::limiter::rate::RateGate;
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::Timestamp;
 
@@ -274,11 +273,7 @@ impl<C: Clock> Stripe<C> {
 
     /// Goes to wait in line, where no stock passes: what this thread has here goes back, what others have is good no
     /// more once the change is over.
-    pub(super) fn join(
-        &self,
-        ask: Ask,
-        deadline: Option<Timestamp>,
-    ) -> (Acquire<RateGate<TokenBucket>, C>, Change<'_>) {
+    pub(super) fn join(&self, ask: Ask, deadline: Option<Timestamp>) -> (InLine<C>, Change<'_>) {
         let change = self.shared.epoch.change();
         if self.is_mine() {
             self.return_stock();
