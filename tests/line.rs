@@ -653,7 +653,9 @@ fn threads_wait_in_line() {
             assert!(wait >= ms(5 * index as u64), "number {index} went after {wait:?}");
         }
         assert!(resumed.elapsed() < Duration::from_secs(5), "took {:?}", resumed.elapsed());
-        let refused = bucket.acquire_blocking(Ask::ONE.within(Duration::from_micros(1))).unwrap_err();
+        let spent = TokenBucket::new(Quota::per_day(1)).unwrap();
+        spent.check(1).unwrap();
+        let refused = spent.acquire_blocking(Ask::ONE.within(Duration::from_micros(1))).unwrap_err();
         assert_eq!(refused.reason(), Reason::Exhausted);
     });
 }
