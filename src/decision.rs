@@ -50,12 +50,6 @@ impl Ask {
         self.cost
     }
 
-    /// Whether it never waits.
-    #[inline]
-    pub(crate) fn is_now(&self) -> bool {
-        self.max_wait == Some(Duration::ZERO)
-    }
-
     /// The longest wait, or `None` for as long as it takes.
     #[must_use]
     pub const fn max_wait(&self) -> Option<Duration> {

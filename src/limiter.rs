@@ -48,7 +48,7 @@ pub use unlimited::{Free, Unlimited};
 #[cfg(feature = "client")]
 pub(crate) mod gate {
     pub(crate) use super::door::{Glance, Sealed};
-    pub(crate) use super::line::{Acquire, Core, Gate, Later, Load};
+    pub(crate) use super::line::{Acquire, Core, Gate, Later, Load, wake_all};
 }
 
 use std::future::Future;
@@ -85,9 +85,15 @@ pub trait Limiter<K: ?Sized = ()> {
     /// from the call.
     fn acquire(&self, key: &K, ask: Ask) -> Self::Acquire;
 
-    /// Answers on the spot what [`acquire`](Self::acquire) would answer at once: a grant, or the refusal of an ask
-    /// [`within`](Ask::within) zero. `None`: it is to be awaited. What need not wait need not be kept for later in a
-    /// future, which is most of what a layer costs.
+    /// Whether [`acquire_now`](Self::acquire_now) answers.
+    #[doc(hidden)]
+    #[inline]
+    fn answers_now(&self) -> bool {
+        false
+    }
+
+    /// Answers on the spot an ask that would not wait; `None` if it must be awaited all the same. What need not be kept for
+    /// later in a future is most of what a layer costs.
     ///
     /// A grant is a permit, but for one case: without `use_permit` it would only be held until the work is done and then
     /// dropped, and where a drop does nothing there need be none.
@@ -96,7 +102,7 @@ pub trait Limiter<K: ?Sized = ()> {
     fn acquire_now(
         &self,
         _key: &K,
-        _ask: Ask,
+        _cost: Cost,
         _use_permit: bool,
     ) -> Option<Result<Option<Self::Permit>, Denied>> {
         None

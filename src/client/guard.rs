@@ -19,7 +19,6 @@ pub use permit::Guarded;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::Waker;
 use std::time::Duration;
 
 use super::retry::{Repeat, RetryBudget};
@@ -28,7 +27,7 @@ use super::tells::Tells;
 use super::usage::Usage;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Reason, Standing};
-use crate::limiter::gate::Core;
+use crate::limiter::gate::{Core, wake_all};
 use crate::limiter::{Census, Limiter, Permit, TryLimiter, Unlimited};
 use crate::units::{Cost, Name, Timestamp};
 use calls::Pass;
@@ -95,12 +94,9 @@ impl Told {
 
 fn answered<C: Clock>(core: &Arc<Core<GuardGate, C>>, told: &Told, pass: Option<&Pass>, signals: &Signals) {
     let (wakers, wait) = core.change(|gate, now| gate.answered(now, pass, signals));
-    wake(wakers);
+    let panicked = wake_all(wakers);
     told.pass_on(signals, wait);
-}
-
-fn wake(wakers: Vec<Waker>) {
-    wakers.into_iter().for_each(Waker::wake);
+    panicked.resume();
 }
 
 impl<L: Limiter> Guard<L> {
@@ -189,16 +185,17 @@ impl<L, C: Clock> Guard<L, C> {
     /// Holds everybody until `wait` from now, in place of any hold there is: a shorter one lets those who wait go sooner. Beyond
     /// the [ceiling](GuardBuilder::ceiling) all are refused, as where the server asks for so long.
     pub fn hold(&self, wait: Duration) {
-        wake(self.core.change(|gate, now| gate.hold(now, wait, true)));
+        wake_all(self.core.change(|gate, now| gate.hold(now, wait, true))).resume();
     }
 
     /// Ends the hold, and forgets what the server has told of its budgets and what it has taught: it begins again as it did
     /// when it was new.
     pub fn lift(&self) {
-        wake(self.core.change(|gate, now| {
+        let wakers = self.core.change(|gate, now| {
             gate.forget(now);
             gate.hold(now, Duration::ZERO, true)
-        }));
+        });
+        wake_all(wakers).resume();
     }
 
     /// For how long everybody is held from now on; zero if nobody is.
@@ -258,7 +255,7 @@ impl<L, C: Clock> Guard<L, C> {
     /// Closes for good: those who wait and all who come are refused as closed. Permits out stay valid.
     pub fn close(&self) {
         self.core.close();
-        wake(self.core.change(|gate, _| gate.close()));
+        wake_all(self.core.change(|gate, _| gate.close())).resume();
     }
 
     /// Makes it one of a group. Once.
@@ -286,7 +283,7 @@ impl<L, C: Clock> Guard<L, C> {
     }
 
     pub(super) fn hold_at_least(&self, wait: Duration) {
-        wake(self.core.change(|gate, now| gate.hold(now, wait, false)));
+        wake_all(self.core.change(|gate, now| gate.hold(now, wait, false))).resume();
     }
 }
 

@@ -89,15 +89,11 @@ impl<S: Service<Request<B>> + Clone, L: Limiter<Parts>, B> HttpFuture<S, L, B> {
     pub(super) fn new(shared: &Arc<Shared<L>>, service: &mut S, request: Request<B>) -> Self {
         let (mut parts, body) = request.into_parts();
         let Shared { limiter, options } = &**shared;
-        let ask = Ask::from(options.cost.as_ref().map_or(Cost::ONE, |cost| cost(&parts)));
+        let cost = options.cost.as_ref().map_or(Cost::ONE, |cost| cost(&parts));
         let may_wait = options.wait > Duration::ZERO;
         // Where nobody waits it is decided now: there is nothing to keep for later. One that might wait asks for nothing
         // before its first poll.
-        let now = if may_wait {
-            None
-        } else {
-            limiter.acquire_now(&parts, ask.within(Duration::ZERO), options.use_permit())
-        };
+        let now = if may_wait { None } else { limiter.acquire_now(&parts, cost, options.use_permit()) };
         match now {
             // Nothing to see to.
             Some(Ok(None)) if !options.use_permit() => {
@@ -117,7 +113,7 @@ impl<S: Service<Request<B>> + Clone, L: Limiter<Parts>, B> HttpFuture<S, L, B> {
         // Before it joins the line: one that may not wait must not take another's place there.
         let place = if may_wait { Place::take(&options.waiting, options.waiting_max) } else { None };
         let wait = if place.is_some() { options.wait } else { Duration::ZERO };
-        let acquire = limiter.acquire(&parts, ask.within(wait));
+        let acquire = limiter.acquire(&parts, Ask::from(cost).within(wait));
         // The service that is ready goes with the request; what stays is a clone that was never polled.
         let clone = service.clone();
         let service = std::mem::replace(service, clone);

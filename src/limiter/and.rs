@@ -119,36 +119,38 @@ impl<K: ?Sized, A: Limiter<K>, B: Limiter<K>> Limiter<K> for And<A, B> {
         }
     }
 
+    #[inline]
+    fn answers_now(&self) -> bool {
+        self.first.answers_now() && self.second.answers_now()
+    }
+
     fn acquire_now(
         &self,
         key: &K,
-        ask: Ask,
+        cost: Cost,
         _use_permit: bool,
     ) -> Option<Result<Option<Self::Permit>, Denied>> {
+        // Of one that must be awaited the other must not have been asked before.
+        if !(self.first.answers_now() && self.second.answers_now()) {
+            return None;
+        }
         // With permits in any case: what one grants goes back when the other refuses.
-        let try_ask = ask.within(Duration::ZERO);
-        let first = self.first.acquire_now(key, try_ask, true)?;
-        let second = self.second.acquire_now(key, try_ask, true);
-        let denied = match (first, second) {
-            (Ok(first), Some(Ok(second))) => {
-                let both = first.zip(second).map(|(first, second)| BothPermits { first, second });
-                return Some(Ok(both));
+        let first = self.first.acquire_now(key, cost, true)?;
+        let second = self.second.acquire_now(key, cost, true)?;
+        Some(match (first, second) {
+            (Ok(first), Ok(second)) => {
+                Ok(first.zip(second).map(|(first, second)| BothPermits { first, second }))
             }
-            (Ok(granted), Some(Err(denied))) => {
+            (Ok(granted), Err(denied)) => {
                 give_back(&mut (granted, None::<B::Permit>));
-                denied
+                Err(denied)
             }
-            (Err(denied), Some(Ok(granted))) => {
+            (Err(denied), Ok(granted)) => {
                 give_back(&mut (None::<A::Permit>, granted));
-                denied
+                Err(denied)
             }
-            (Err(one), Some(Err(other))) => later_of(one, other),
-            (first, None) => {
-                give_back(&mut (first.ok().flatten(), None::<B::Permit>));
-                return None;
-            }
-        };
-        ask.is_now().then_some(Err(denied))
+            (Err(one), Err(other)) => Err(later_of(one, other)),
+        })
     }
 
     fn holds(&self) -> bool {

@@ -48,8 +48,12 @@ impl<K: ?Sized, F> Limiter<K> for BoxLimiter<K, F> {
         self.limiter.acquire_any(key, ask)
     }
 
-    fn acquire_now(&self, key: &K, ask: Ask, use_permit: bool) -> Now {
-        self.limiter.acquire_now_any(key, ask, use_permit)
+    fn answers_now(&self) -> bool {
+        self.limiter.answers_now_any()
+    }
+
+    fn acquire_now(&self, key: &K, cost: Cost, use_permit: bool) -> Now {
+        self.limiter.acquire_now_any(key, cost, use_permit)
     }
 
     fn holds(&self) -> bool {
@@ -69,7 +73,8 @@ type Now = Option<Result<Option<BoxPermit>, Denied>>;
 
 trait AnyLimiter<K: ?Sized, F> {
     fn acquire_any(&self, key: &K, ask: Ask) -> BoxAcquire<F>;
-    fn acquire_now_any(&self, key: &K, ask: Ask, use_permit: bool) -> Now;
+    fn answers_now_any(&self) -> bool;
+    fn acquire_now_any(&self, key: &K, cost: Cost, use_permit: bool) -> Now;
     fn holds_any(&self) -> bool;
     fn report_any(&self, key: &K, visit: &mut dyn FnMut(&Standing));
     fn census_any(&self) -> Option<Census>;
@@ -88,8 +93,12 @@ where
         }
     }
 
-    fn acquire_now_any(&self, key: &K, ask: Ask, use_permit: bool) -> Now {
-        let answer = self.acquire_now(key, ask, use_permit)?;
+    fn answers_now_any(&self) -> bool {
+        self.answers_now()
+    }
+
+    fn acquire_now_any(&self, key: &K, cost: Cost, use_permit: bool) -> Now {
+        let answer = self.acquire_now(key, cost, use_permit)?;
         Some(answer.map(|permit| permit.map(|permit| BoxPermit(Box::new(permit)))))
     }
 

@@ -68,15 +68,20 @@ impl<R: ?Sized, F: KeyOf<R>, L: Limiter<F::Key>> Limiter<R> for By<L, F> {
     }
 
     #[inline]
+    fn answers_now(&self) -> bool {
+        self.limiter.answers_now()
+    }
+
+    #[inline]
     fn acquire_now(
         &self,
         request: &R,
-        ask: Ask,
+        cost: Cost,
         use_permit: bool,
     ) -> Option<Result<Option<Self::Permit>, Denied>> {
         match self.key.key_of(request) {
             Found::Key(key) => {
-                let answer = self.limiter.acquire_now(&key, ask, use_permit)?;
+                let answer = self.limiter.acquire_now(&key, cost, use_permit)?;
                 Some(answer.map(|permit| permit.map(Some)))
             }
             Found::Skip => Some(Ok(Some(None))),

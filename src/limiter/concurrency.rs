@@ -242,17 +242,18 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Concurrency<C> {
     }
 
     #[inline]
+    fn answers_now(&self) -> bool {
+        true
+    }
+
+    #[inline]
     fn acquire_now(
         &self,
         _key: &K,
-        ask: Ask,
+        cost: Cost,
         _use_permit: bool,
     ) -> Option<Result<Option<Self::Permit>, Denied>> {
-        let units = ask.units().units();
-        match self.free.take(units) {
-            Take::Taken(stripe) => Some(Ok(Some(Slots::new(stripe, units)))),
-            refused => ask.is_now().then(|| self.limit.tell(refused, units).map(Some)),
-        }
+        Some(Self::try_acquire(self, cost).map(Some))
     }
 
     fn holds(&self) -> bool {
@@ -272,16 +273,6 @@ impl<K: ?Sized, C: Clock> TryLimiter<K> for Concurrency<C> {
 }
 
 impl<C: Clock> Limit<C> {
-    /// What is said of a look at the words: where only the lock could tell, it may yet be a grant.
-    #[inline(never)]
-    fn tell(&self, taken: Take, units: u64) -> Result<Slots<C>, Denied> {
-        match taken {
-            Take::Taken(stripe) => Ok(Slots::new(stripe, units)),
-            Take::Short => Err(Denied::exhausted(self.core.name().cloned())),
-            Take::Shut => self.try_locked(units),
-        }
-    }
-
     #[cold]
     #[inline(never)]
     fn try_locked(&self, units: u64) -> Result<Slots<C>, Denied> {

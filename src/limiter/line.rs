@@ -23,6 +23,8 @@ pub(super) use gate::Charge;
 #[cfg(feature = "client")]
 pub(crate) use gate::Load;
 pub(crate) use gate::{Gate, Later};
+#[cfg(feature = "client")]
+pub(crate) use wakes::wake_all;
 
 /// Who is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

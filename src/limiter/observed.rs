@@ -152,14 +152,19 @@ impl<K: ?Sized, L: Limiter<K>> Limiter<K> for Observed<L> {
         AcquireObserved { acquire, watch: Arc::clone(&self.watch), near, since: None }
     }
 
+    #[inline]
+    fn answers_now(&self) -> bool {
+        self.limiter.answers_now()
+    }
+
     fn acquire_now(
         &self,
         key: &K,
-        ask: Ask,
+        cost: Cost,
         use_permit: bool,
     ) -> Option<Result<Option<Self::Permit>, Denied>> {
-        let near = is_near(&self.limiter, key, ask.units());
-        let answer = self.limiter.acquire_now(key, ask, use_permit)?;
+        let near = is_near(&self.limiter, key, cost);
+        let answer = self.limiter.acquire_now(key, cost, use_permit)?;
         self.watch.count_keys(|| self.limiter.census());
         self.watch.record(&match &answer {
             Ok(permit) => {

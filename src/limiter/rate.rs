@@ -301,23 +301,20 @@ impl<K: ?Sized, A: Stored, C: Clock> Limiter<K> for RateLimiter<A, C> {
     }
 
     #[inline]
+    fn answers_now(&self) -> bool {
+        true
+    }
+
+    #[inline]
     fn acquire_now(
         &self,
         _key: &K,
-        ask: Ask,
+        cost: Cost,
         use_permit: bool,
     ) -> Option<Result<Option<Self::Permit>, Denied>> {
         let permit = |grant| use_permit.then(|| RatePermit { core: Arc::clone(&self.core), grant });
-        let units = ask.units().units();
-        match self.core.pass(units) {
-            Ok(grant) => Some(Ok(permit(grant))),
-            Err(refused) if ask.is_now() => Some(self.core.tell(refused, units).map(permit)),
-            // Where the state is always behind the lock that alone grants.
-            Err(refused) if refused.is_shut() => {
-                self.core.tell(refused, units).ok().map(|grant| Ok(permit(grant)))
-            }
-            Err(_) => None,
-        }
+        let passed = self.core.pass(cost.units());
+        Some(passed.or_else(|refused| self.core.tell(refused, cost.units())).map(permit))
     }
 
     fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {

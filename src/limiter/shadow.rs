@@ -110,15 +110,19 @@ impl<K: ?Sized, L: Limiter<K>, S: Enforced<K>> Limiter<K> for Shadow<L, S> {
     }
 
     #[inline]
+    fn answers_now(&self) -> bool {
+        self.limiter.answers_now()
+    }
+
+    #[inline]
     fn acquire_now(
         &self,
         key: &K,
-        ask: Ask,
+        cost: Cost,
         use_permit: bool,
     ) -> Option<Result<Option<Self::Permit>, Denied>> {
         let enforced = self.enforced.is_enforced(key);
-        let ask = if enforced { ask } else { ask.within(Duration::ZERO) };
-        let verdict = match self.limiter.acquire_now(key, ask, use_permit)? {
+        let verdict = match self.limiter.acquire_now(key, cost, use_permit)? {
             Ok(Some(permit)) => Verdict::Passed(permit),
             Ok(None) => return Some(Ok(None)),
             Err(denied) if enforced => return Some(Err(denied)),

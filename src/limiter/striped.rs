@@ -325,24 +325,22 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Striped<C> {
     }
 
     #[inline]
+    fn answers_now(&self) -> bool {
+        true
+    }
+
+    #[inline]
     fn acquire_now(
         &self,
         _key: &K,
-        ask: Ask,
+        cost: Cost,
         use_permit: bool,
     ) -> Option<Result<Option<Self::Permit>, Denied>> {
-        let denied = if use_permit {
-            match Self::try_acquire(self, ask.units()) {
-                Ok(permit) => return Some(Ok(Some(permit))),
-                Err(denied) => denied,
-            }
+        Some(if use_permit {
+            Self::try_acquire(self, cost).map(Some)
         } else {
-            match self.check(ask.units()) {
-                Ok(()) => return Some(Ok(None)),
-                Err(denied) => denied,
-            }
-        };
-        ask.is_now().then_some(Err(denied))
+            self.check(cost).map(|()| None)
+        })
     }
 
     fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {

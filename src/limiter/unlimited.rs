@@ -27,8 +27,13 @@ impl<K: ?Sized> Limiter<K> for Unlimited {
     }
 
     #[inline]
-    fn acquire_now(&self, _key: &K, ask: Ask, use_permit: bool) -> Option<Result<Option<Free>, Denied>> {
-        Some(Ok(use_permit.then(|| Free { cost: ask.units() })))
+    fn answers_now(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn acquire_now(&self, _key: &K, cost: Cost, use_permit: bool) -> Option<Result<Option<Free>, Denied>> {
+        Some(Ok(use_permit.then_some(Free { cost })))
     }
 }
 

@@ -2,7 +2,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tower_service::Service;
 
@@ -151,8 +150,7 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let cost = self.ask.units();
-        let ask = Ask::from(cost).within(Duration::ZERO);
-        let answer = match self.limiter.acquire_now(&request, ask, false) {
+        let answer = match self.limiter.acquire_now(&request, cost, false) {
             Some(answer) => answer,
             None => self.limiter.try_acquire(&request, cost).map(Some),
         };

@@ -775,3 +775,34 @@ proptest! {
         drop(held);
     }
 }
+
+/// Planted: those who are to be woken woken one after the other, without a second thought.
+#[test]
+fn a_waker_that_panics_costs_nobody_the_news() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker of the caller's");
+        }
+    }
+    struct Counts(AtomicUsize);
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let clock = ManualClock::new();
+    let bucket = TokenBucket::builder(Quota::per_day(1)).clock(clock.clone()).build().unwrap();
+    let guard = plain(bucket.clone(), &clock);
+    bucket.check(1).unwrap();
+    // Granted by the guard, they wait for the limits within.
+    let counts = Arc::new(Counts(AtomicUsize::new(0)));
+    let wakers = [Waker::from(Arc::new(Panics)), Waker::from(Arc::clone(&counts))];
+    let mut waits = [(); 2].map(|()| Box::pin(guard.acquire(1)));
+    for (wait, waker) in waits.iter_mut().zip(&wakers) {
+        assert!(wait.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+    }
+    let held = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| guard.hold(secs(1))));
+    assert!(held.is_err(), "the panic reaches whoever woke");
+    assert_eq!(counts.0.load(Ordering::Relaxed), 1);
+}

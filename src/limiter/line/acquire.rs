@@ -18,6 +18,9 @@ use crate::clock::Clock;
 use crate::decision::Denied;
 use crate::units::Timestamp;
 
+/// A grant, and what its permit holds the limit by.
+type Held<G, C> = (Arc<Core<G, C>>, <G as Gate>::Grant);
+
 /// Waits for a grant. Dropped, it leaves the line; a grant it was not told of goes back.
 pub(crate) struct Acquire<G: Gate, C: Clock> {
     /// Until it has answered: with the grant it goes on to the permit, so that it is counted once for both.
@@ -25,10 +28,14 @@ pub(crate) struct Acquire<G: Gate, C: Clock> {
     load: G::Load,
     /// Until when it will wait, counted from the call; `None`: for as long as it takes.
     deadline: Option<Timestamp>,
-    /// Before whom it joins the line.
-    rank: u64,
-    /// Its place in line, once it stands there.
-    ticket: Option<Ticket>,
+    place: Place,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    /// It has not joined the line, and will with this rank.
+    Outside(u64),
+    InLine(Ticket),
 }
 
 impl<G: Gate, C: Clock> Acquire<G, C> {
@@ -41,7 +48,7 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
     /// For an ask that was made before, with a deadline counted from then.
     #[inline]
     pub(crate) const fn until(core: Arc<Core<G, C>>, load: G::Load, deadline: Option<Timestamp>) -> Self {
-        Self { core: Some(core), load, deadline, rank: NEW, ticket: None }
+        Self { core: Some(core), load, deadline, place: Place::Outside(NEW) }
     }
 
     /// For one who had been granted it and comes back: at the front, before all of a higher rank. Where the newest is served
@@ -50,16 +57,16 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
     pub(crate) fn again(core: Arc<Core<G, C>>, load: G::Load, max_wait: Option<Duration>, rank: u64) -> Self {
         let rank = if core.line().order == Order::NewestFirst { NEW } else { rank };
         let deadline = core.deadline(max_wait);
-        Self { core: Some(core), load, deadline, rank, ticket: None }
+        Self { core: Some(core), load, deadline, place: Place::Outside(rank) }
     }
 
     /// Waits as a thread.
-    pub(crate) fn block(self) -> Result<(Arc<Core<G, C>>, G::Grant), Denied> {
+    pub(crate) fn block(self) -> Result<Held<G, C>, Denied> {
         self.block_after(())
     }
 
     /// Waits as a thread, and drops `joining` as soon as it stands in line, or need not.
-    pub(crate) fn block_after<T>(mut self, joining: T) -> Result<(Arc<Core<G, C>>, G::Grant), Denied> {
+    pub(crate) fn block_after<T>(mut self, joining: T) -> Result<Held<G, C>, Denied> {
         let mut joining = Some(joining);
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         loop {
@@ -67,7 +74,7 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
                 Poll::Ready(heard) => return heard,
                 Poll::Pending => {
                     drop(joining.take());
-                    if let (Some(core), Some(ticket)) = (&self.core, self.ticket) {
+                    if let (Some(core), Place::InLine(ticket)) = (&self.core, self.place) {
                         core.park(ticket);
                     }
                 }
@@ -84,8 +91,8 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
         is_thread: bool,
         granted: impl FnOnce(Arc<Core<G, C>>, G::Grant) -> R,
     ) -> Poll<Result<R, Denied>> {
-        let passed = match (&self.core, self.ticket) {
-            (Some(core), None) => Some(core.pass(self.load)),
+        let passed = match (&self.core, self.place) {
+            (Some(core), Place::Outside(_)) => Some(core.pass(self.load)),
             _ => None,
         };
         let refused = match (passed, self.core.take()) {
@@ -109,17 +116,17 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
         refused: Option<Refused>,
         waker: &Waker,
         is_thread: bool,
-    ) -> Poll<Result<(Arc<Core<G, C>>, G::Grant), Denied>> {
+    ) -> Poll<Result<Held<G, C>, Denied>> {
         let Some(core) = &self.core else { panic!("an acquire was polled after it had given its answer") };
-        let heard = match (self.ticket, refused) {
-            (Some(ticket), _) => core.hear(ticket, waker),
-            (None, Some(refused)) if self.deadline == Some(Timestamp::ZERO) => {
+        let heard = match (self.place, refused) {
+            (Place::InLine(ticket), _) => core.hear(ticket, waker),
+            (Place::Outside(_), Some(refused)) if self.deadline == Some(Timestamp::ZERO) => {
                 Some(core.tell(refused, self.load))
             }
-            (None, _) => match core.enter(self.load, self.deadline, waker, is_thread, self.rank) {
+            (Place::Outside(rank), _) => match core.enter(self.load, self.deadline, waker, is_thread, rank) {
                 Ok(heard) => Some(heard),
                 Err(ticket) => {
-                    self.ticket = Some(ticket);
+                    self.place = Place::InLine(ticket);
                     None
                 }
             },
@@ -131,8 +138,7 @@ impl<G: Gate, C: Clock> Acquire<G, C> {
 }
 
 impl<G: Gate, C: Clock> Future for Acquire<G, C> {
-    /// The grant, and what its permit holds the limit by.
-    type Output = Result<(Arc<Core<G, C>>, G::Grant), Denied>;
+    type Output = Result<Held<G, C>, Denied>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -143,7 +149,7 @@ impl<G: Gate, C: Clock> Future for Acquire<G, C> {
 impl<G: Gate, C: Clock> Drop for Acquire<G, C> {
     #[inline]
     fn drop(&mut self) {
-        if let (Some(core), Some(ticket)) = (&self.core, self.ticket) {
+        if let (Some(core), Place::InLine(ticket)) = (&self.core, self.place) {
             core.leave(ticket);
         }
     }

@@ -9,13 +9,6 @@ use crate::decision::Denied;
 #[derive(Clone, Copy)]
 pub(crate) struct Refused(Glimpse);
 
-impl Refused {
-    /// Whether only the lock can tell.
-    pub(crate) const fn is_shut(self) -> bool {
-        matches!(self.0, Glimpse::Shut)
-    }
-}
-
 impl<G: Gate, C: Clock> Core<G, C> {
     /// Takes `load` through the door. As [`take`](Self::take), for who makes nothing of the answer but one of two ways:
     /// the refusal, which is large, is made only where it is wanted.

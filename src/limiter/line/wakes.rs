@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
 /// Wakes all, even if one of them panics: each of them has been told something.
-pub(super) fn wake_all(wakes: Vec<Waker>) -> Panicked {
+pub(crate) fn wake_all(wakes: Vec<Waker>) -> Panicked {
     wakes.into_iter().fold(Panicked(None), |panicked, waker| {
         panicked.or(Panicked(catch_unwind(AssertUnwindSafe(|| waker.wake())).err()))
     })
@@ -13,7 +13,7 @@ pub(super) fn wake_all(wakes: Vec<Waker>) -> Panicked {
 
 /// The first panic of a waker, kept until the line has been moved on.
 #[must_use]
-pub(super) struct Panicked(Option<Box<dyn Any + Send>>);
+pub(crate) struct Panicked(Option<Box<dyn Any + Send>>);
 
 impl Panicked {
     pub(super) const fn none() -> Self {
@@ -24,7 +24,7 @@ impl Panicked {
         Self(self.0.or(later.0))
     }
 
-    pub(super) fn resume(self) {
+    pub(crate) fn resume(self) {
         if let Some(panic) = self.0 {
             resume_unwind(panic);
         }
