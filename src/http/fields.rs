@@ -213,7 +213,7 @@ impl FieldFormat {
 
 /// Seconds, rounded up: whoever waits so long has waited enough.
 pub(super) fn seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).min(INTEGER_MAX)
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).min(INTEGER_MAX)
 }
 
 fn capped(units: u64) -> u64 {

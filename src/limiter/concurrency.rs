@@ -1,5 +1,6 @@
 //! A limit on how much may be in progress at once.
 
+mod builder;
 mod free;
 mod gate;
 mod stripe;
@@ -13,18 +14,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::line::{Acquire, Core};
-use super::stripes::one_for_each_core;
 use super::{Limiter, Line, Permit, TryLimiter};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Policy, Snapshot, Standing};
 use crate::sync::LastingOne;
-use crate::units::{Cost, Name, NameError, Timestamp};
+use crate::units::{Cost, Name, Timestamp};
+pub use builder::ConcurrencyBuilder;
 use free::{FreeSlots, Take};
 use gate::SlotGate;
 use stripe::{Keeper, Stripe};
-
-/// More than any machine has cores, and 128 kB.
-const STRIPES_MAX: usize = 1024;
 
 /// A limit on how much may be in progress at once: weighted, first come, first served, resizable while in use,
 /// closable. A cheap handle: clones share one limit.
@@ -57,78 +55,12 @@ impl Concurrency {
     /// A limit of `slots`, at most 2⁶² (more is that). Zero admits nobody until it is resized.
     #[must_use]
     pub fn new(slots: u64) -> Self {
-        let stripes = stripes_for(slots);
-        Self::built(slots, stripes, Line::new(), None, DefaultClock::default())
+        Self::built(slots, builder::stripes_for(slots), Line::new(), None, DefaultClock::default())
     }
 
     /// A limit of `slots` with options.
     pub fn builder(slots: u64) -> ConcurrencyBuilder {
-        let stripes = stripes_for(slots);
-        ConcurrencyBuilder {
-            slots,
-            stripes,
-            clock: DefaultClock::default(),
-            line: Line::new(),
-            name: Ok(None),
-        }
-    }
-}
-
-/// Enough slots for each core that a thread finds one at its own stripe nearly always; else one stripe.
-fn stripes_for(slots: u64) -> usize {
-    const ENOUGH: u64 = 8;
-    let cores = one_for_each_core().min(STRIPES_MAX).next_power_of_two();
-    if slots / ENOUGH >= cores as u64 { cores } else { 1 }
-}
-
-/// Options of a concurrency limit.
-#[derive(Debug, Clone)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct ConcurrencyBuilder<C = DefaultClock> {
-    slots: u64,
-    stripes: usize,
-    clock: C,
-    line: Line,
-    name: Result<Option<Name>, NameError>,
-}
-
-impl<C: Clock> ConcurrencyBuilder<C> {
-    /// Tells the longest wait of an ask by `clock`.
-    pub fn clock<D: Clock>(self, clock: D) -> ConcurrencyBuilder<D> {
-        let Self { slots, stripes, clock: _, line, name } = self;
-        ConcurrencyBuilder { slots, stripes, clock, line, name }
-    }
-
-    /// Spreads the slots over `stripes` lines of memory of 128 bytes, or the next power of two, so that threads on
-    /// different ones do not meet while slots are free. One for each core where there are eight slots or more for each,
-    /// unless set. What is admitted does not depend on it; a refusal looks at all of them. They are not given back to the
-    /// allocator when the limit is gone: the next one uses them.
-    pub fn stripes(mut self, stripes: usize) -> Self {
-        self.stripes = stripes.clamp(1, STRIPES_MAX).next_power_of_two();
-        self
-    }
-
-    /// Sets how long the line may grow and in which order it is served.
-    pub fn line(mut self, line: Line) -> Self {
-        self.line = line;
-        self
-    }
-
-    /// Names the limit, for refusals to carry.
-    pub fn name<N: TryInto<Name>>(mut self, name: N) -> Self
-    where
-        NameError: From<N::Error>,
-    {
-        self.name = name.try_into().map(Some).map_err(NameError::from);
-        self
-    }
-
-    /// The limit.
-    ///
-    /// # Errors
-    /// What is wrong with the name.
-    pub fn build(self) -> Result<Concurrency<C>, NameError> {
-        Ok(Concurrency::built(self.slots, self.stripes, self.line, self.name?, self.clock))
+        ConcurrencyBuilder::new(slots)
     }
 }
 
