@@ -150,10 +150,7 @@ impl<C: Clock> Striped<C> {
             Some(stripe) if stripe.spend(units) => {
                 Ok(StripedPermit::new(Arc::clone(stripe), stripe.spent(units)))
             }
-            seated => match self.certainly_denied(seated, units) {
-                Some(denied) => Err(denied),
-                None => self.draw(units).map(|(stripe, taken)| StripedPermit::new(Arc::clone(stripe), taken)),
-            },
+            _ => self.draw(units, |stripe, taken| StripedPermit::new(Arc::clone(stripe), taken)),
         }
     }
 
@@ -166,10 +163,7 @@ impl<C: Clock> Striped<C> {
         let units = cost.into().units();
         match self.seated() {
             Some(stripe) if stripe.spend(units) => Ok(()),
-            seated => match self.certainly_denied(seated, units) {
-                Some(denied) => Err(denied),
-                None => self.draw(units).map(|_| ()),
-            },
+            _ => self.draw(units, |_, _| ()),
         }
     }
 
@@ -255,23 +249,19 @@ impl<C: Clock> Striped<C> {
         self.stripes.get(seats::find(self.id))
     }
 
-    /// The refusal of a thread that holds nothing, if what is shared tells it without a reading of the clock.
-    #[inline(always)]
-    fn certainly_denied(&self, seated: Option<&Arc<Stripe<C>>>, units: u64) -> Option<Denied> {
-        if !seated.is_none_or(|stripe| stripe.is_empty()) {
-            return None;
-        }
-        let denied = self.shared().central.core.certainly_denied(units)?;
-        seated.inspect(|stripe| stripe.draw_less());
-        Some(denied)
-    }
-
-    /// Takes what is held and the rest from what is shared.
+    /// Takes what is held and the rest from what is shared, and makes what is wanted of it.
     #[cold]
     #[inline(never)]
-    fn draw(&self, units: u64) -> Result<(&Arc<Stripe<C>>, Taken), Denied> {
-        let stripe = self.here();
-        stripe.take(units).map(|taken| (stripe, taken))
+    fn draw<R>(&self, units: u64, made: impl FnOnce(&Arc<Stripe<C>>, Taken) -> R) -> Result<R, Denied> {
+        let seated = self.seated();
+        if seated.is_none_or(|stripe| stripe.is_empty()) {
+            if let Some(denied) = self.shared().central.core.certainly_denied(units) {
+                seated.inspect(|stripe| stripe.draw_less());
+                return Err(denied);
+            }
+        }
+        let stripe = seated.unwrap_or_else(|| self.sit_down());
+        stripe.take(units).map(|taken| made(stripe, taken))
     }
 
     /// The stripe this thread sits at, from now on if there is one to be had, or the one that holds nothing.

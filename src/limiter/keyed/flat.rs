@@ -59,6 +59,8 @@ pub(super) enum Look {
     Go(Seat, u32, Timestamp),
     /// Not for so many nanoseconds.
     For(u64),
+    /// Not before this time, which is certain without a reading of the clock.
+    Until(Timestamp),
     /// Too little is left, and time brings nothing back.
     Spent,
     /// More than there can ever be.
@@ -123,9 +125,10 @@ impl Flat {
 
     /// Looks at a key and takes `units` of it if they are there. Lock-free. With `pin`, what is taken keeps the slot in
     /// its place until [`unpin`](Self::unpin).
-    #[inline(never)]
+    #[inline]
     pub(super) fn look<C: Clock>(&self, id: Id, clock: &C, units: u64, pin: bool) -> Look {
         let Some(words) = self.words.get() else { return Look::Absent };
+        let mut horizon = C::HORIZON.read;
         loop {
             let (version, scale) = self.readings.scale();
             // A slot may have been made while we looked for it: only the lock tells.
@@ -134,6 +137,12 @@ impl Flat {
                 return Look::Away;
             }
             let seen = Seen { scale, version, head, word };
+            if let Some(read) = horizon.take() {
+                let at = read();
+                if let Some(Says::After(Some(wait_ns))) = self.says(&seen, &line[0], at.as_ns(), units) {
+                    return Look::Until(Timestamp::from_ns(at.as_ns().saturating_add(wait_ns)));
+                }
+            }
             let now = clock.now();
             let Some(says) = self.says(&seen, &line[0], now.as_ns(), units) else {
                 self.bring_up(seat.line, now.as_ns());
@@ -159,21 +168,6 @@ impl Flat {
                 Says::Never => return Look::Never,
             }
         }
-    }
-
-    /// Until when too little is left of a key, if that is so long that it is certain without a reading of the clock.
-    #[inline(never)]
-    pub(super) fn spent_until(&self, id: Id, units: u64, horizon: fn() -> Timestamp) -> Option<Timestamp> {
-        let words = self.words.get()?;
-        let (version, scale) = self.readings.scale();
-        let Found { line, head, word, .. } = self.seek(words, id).filter(|found| !found.word.is_away())?;
-        // When it could go is reckoned from the turn: what now is matters only for whether that has come.
-        let turned_ns = head.turned_ns();
-        let seen = Seen { scale, version, head, word };
-        let Says::After(Some(wait_ns)) = self.says(&seen, &line[0], turned_ns, units)? else { return None };
-        let at = Timestamp::from_ns(turned_ns.saturating_add(wait_ns));
-        let horizon = horizon();
-        (horizon < at && !scale.is_due(turned_ns, horizon.as_ns())).then_some(at)
     }
 
     #[inline]

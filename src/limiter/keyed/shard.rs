@@ -102,9 +102,6 @@ impl<A: Stored, C: Clock> Common<A, C> {
     #[inline(always)]
     pub(super) fn take(&self, id: Id, tier: Tier, units: u64, pin: bool) -> Result<Option<Granted>, Denied> {
         let Some(flat) = self.flat.as_ref().filter(|_| tier == Tier::DEFAULT) else { return Ok(None) };
-        if let Some(at) = C::HORIZON.read.and_then(|horizon| flat.spent_until(id, units, horizon)) {
-            return Err(Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()));
-        }
         match flat.look(id, &self.clock, units, pin) {
             Look::Go(seat, version, at) => Ok(Some((seat, version, at))),
             Look::Absent | Look::Away => Ok(None),
@@ -113,10 +110,12 @@ impl<A: Stored, C: Clock> Common<A, C> {
     }
 
     /// The refusal that a look says.
+    #[inline]
     fn denied(&self, look: Look) -> Denied {
         let name = self.name.clone();
         match look {
             Look::For(wait_ns) => Denied::exhausted_for(wait_ns, name),
+            Look::Until(at) => Denied::exhausted_until(at, C::HORIZON.now, name),
             Look::Never => Denied::new(Reason::ExceedsCapacity).by(name),
             _ => Denied::new(Reason::Exhausted).by(name),
         }

@@ -91,38 +91,29 @@ impl<G: Gate, C: Clock> Core<G, C> {
         }
     }
 
-    /// Until when too little is left, if that is so long that it is certain without a reading of the clock.
-    #[inline]
-    fn spent_until(&self, load: G::Load) -> Option<Timestamp> {
-        let horizon = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed))?;
-        self.free_after(horizon, load)
-    }
-
-    /// The refusal of what is left only after that.
+    /// The refusal, if too little is left for so long that it is certain without a reading of the clock.
     #[inline(always)]
     pub(crate) fn certainly_denied(&self, load: G::Load) -> Option<Denied> {
         let at = self.spent_until(load)?;
         Some(Denied::exhausted_until(at, C::HORIZON.now, self.name.clone()))
     }
 
-    #[inline(never)]
-    fn free_after(&self, horizon: fn() -> Timestamp, load: G::Load) -> Option<Timestamp> {
+    #[inline]
+    fn spent_until(&self, load: G::Load) -> Option<Timestamp> {
+        let horizon = C::HORIZON.read.filter(|_| self.is_spent.load(Ordering::Relaxed))?;
         // Before the clock: the time that passes in between makes it later, which is the safe side.
         let at = G::free_at(&self.door, load).filter(|_| load.units() > 0)?;
         (horizon() < at).then_some(at)
     }
 
     /// Takes `load` through the door, or tells what it shows.
-    // Always inlined, so that of what is certain no more is asked.
-    #[inline(always)]
-    pub(super) fn glance(&self, load: G::Load) -> Glimpse {
-        self.spent_until(load).map_or_else(|| self.glance_now(load), Glimpse::Until)
-    }
-
     #[inline(never)]
-    fn glance_now(&self, load: G::Load) -> Glimpse {
+    pub(super) fn glance(&self, load: G::Load) -> Glimpse {
         if load.units() == 0 {
             return Glimpse::Shut;
+        }
+        if let Some(at) = self.spent_until(load) {
+            return Glimpse::Until(at);
         }
         let now = self.glance_time();
         match G::look(&self.door, now, load) {
