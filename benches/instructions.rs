@@ -46,8 +46,8 @@ macro_rules! rate {
     ($limiter:ident, $quota:expr, $expected:literal) => {
         |count| {
             let limiter = $limiter::builder($quota).clock(Steps::default()).build().unwrap();
-            // What is remembered is there, or spent, before it counts.
-            for _ in 0..1_000 {
+            // What is remembered is there, or spent, and a log is in its ring, before it counts.
+            for _ in 0..20_000 {
                 let _ = limiter.check(1);
             }
             for _ in 0..count {
