@@ -99,12 +99,7 @@ pub trait Limiter<K: ?Sized = ()> {
     /// dropped, and where a drop does nothing there need be none.
     #[doc(hidden)]
     #[inline]
-    fn acquire_now(
-        &self,
-        _key: &K,
-        _cost: Cost,
-        _use_permit: bool,
-    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+    fn acquire_now(&self, _key: &K, _cost: Cost, _use_permit: bool) -> Now<Self::Permit> {
         None
     }
 
@@ -123,6 +118,10 @@ pub trait Limiter<K: ?Sized = ()> {
         None
     }
 }
+
+/// The answer of [`Limiter::acquire_now`].
+#[doc(hidden)]
+pub type Now<P> = Option<Result<Option<P>, Denied>>;
 
 /// A limiter that can also answer on the spot, without a runtime.
 #[diagnostic::on_unimplemented(

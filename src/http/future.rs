@@ -171,11 +171,13 @@ where
         match stage.project() {
             StageProjected::Waiting(_) => unreachable!("it has waited"),
             StageProjected::Running { response, held, after } => {
-                let response = ready!(response.poll(cx))?;
+                let response = ready!(response.poll(cx));
                 if held.is_none() && after.is_none() {
-                    return Poll::Ready(Ok(response.map(Body::plain)));
+                    return Poll::Ready(response.map(|response| response.map(Body::plain)));
                 }
-                Poll::Ready(Ok(answered(response, held.take(), after.take())))
+                // First it is held here no more: after an error nothing is.
+                let (held, after) = (held.take(), after.take());
+                Poll::Ready(response.map(|response| answered(response, held, after)))
             }
             StageProjected::Refused(refused) => {
                 let refused = refused.take().expect(POLLED_AGAIN);

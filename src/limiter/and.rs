@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
 
-use super::{Census, Limiter, Permit, TryLimiter};
+use super::{Census, Limiter, Now, Permit, TryLimiter};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
@@ -124,12 +124,7 @@ impl<K: ?Sized, A: Limiter<K>, B: Limiter<K>> Limiter<K> for And<A, B> {
         self.first.answers_now() && self.second.answers_now()
     }
 
-    fn acquire_now(
-        &self,
-        key: &K,
-        cost: Cost,
-        _use_permit: bool,
-    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+    fn acquire_now(&self, key: &K, cost: Cost, _use_permit: bool) -> Now<Self::Permit> {
         // Of one that must be awaited the other must not have been asked before.
         if !(self.first.answers_now() && self.second.answers_now()) {
             return None;

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::{Census, Limiter, Permit};
+use super::{Census, Limiter, Now, Permit};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
@@ -52,7 +52,7 @@ impl<K: ?Sized, F> Limiter<K> for BoxLimiter<K, F> {
         self.limiter.answers_now_any()
     }
 
-    fn acquire_now(&self, key: &K, cost: Cost, use_permit: bool) -> Now {
+    fn acquire_now(&self, key: &K, cost: Cost, use_permit: bool) -> Now<BoxPermit> {
         self.limiter.acquire_now_any(key, cost, use_permit)
     }
 
@@ -69,12 +69,10 @@ impl<K: ?Sized, F> Limiter<K> for BoxLimiter<K, F> {
     }
 }
 
-type Now = Option<Result<Option<BoxPermit>, Denied>>;
-
 trait AnyLimiter<K: ?Sized, F> {
     fn acquire_any(&self, key: &K, ask: Ask) -> BoxAcquire<F>;
     fn answers_now_any(&self) -> bool;
-    fn acquire_now_any(&self, key: &K, cost: Cost, use_permit: bool) -> Now;
+    fn acquire_now_any(&self, key: &K, cost: Cost, use_permit: bool) -> Now<BoxPermit>;
     fn holds_any(&self) -> bool;
     fn report_any(&self, key: &K, visit: &mut dyn FnMut(&Standing));
     fn census_any(&self) -> Option<Census>;
@@ -97,7 +95,7 @@ where
         self.answers_now()
     }
 
-    fn acquire_now_any(&self, key: &K, cost: Cost, use_permit: bool) -> Now {
+    fn acquire_now_any(&self, key: &K, cost: Cost, use_permit: bool) -> Now<BoxPermit> {
         let answer = self.acquire_now(key, cost, use_permit)?;
         Some(answer.map(|permit| permit.map(|permit| BoxPermit(Box::new(permit)))))
     }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use pin_project::pin_project;
 
-use super::{Census, Limiter, Permit, TryLimiter};
+use super::{Census, Limiter, Now, Permit, TryLimiter};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
@@ -73,12 +73,7 @@ impl<R: ?Sized, F: KeyOf<R>, L: Limiter<F::Key>> Limiter<R> for By<L, F> {
     }
 
     #[inline]
-    fn acquire_now(
-        &self,
-        request: &R,
-        cost: Cost,
-        use_permit: bool,
-    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+    fn acquire_now(&self, request: &R, cost: Cost, use_permit: bool) -> Now<Self::Permit> {
         match self.key.key_of(request) {
             Found::Key(key) => {
                 let answer = self.limiter.acquire_now(&key, cost, use_permit)?;

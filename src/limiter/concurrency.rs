@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::line::{Acquire, Core};
-use super::{Limiter, Line, Permit, TryLimiter};
+use super::{Limiter, Line, Now, Permit, TryLimiter};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Policy, Snapshot, Standing};
 use crate::sync::LastingOne;
@@ -179,12 +179,7 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Concurrency<C> {
     }
 
     #[inline]
-    fn acquire_now(
-        &self,
-        _key: &K,
-        cost: Cost,
-        _use_permit: bool,
-    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+    fn acquire_now(&self, _key: &K, cost: Cost, _use_permit: bool) -> Now<Self::Permit> {
         Some(Self::try_acquire(self, cost).map(Some))
     }
 

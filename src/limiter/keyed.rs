@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use super::door::Sealed;
 use super::rate::{Standings, Template};
-use super::{Limiter, RateLimiter, Stored, TryLimiter};
+use super::{Limiter, Now, RateLimiter, Stored, TryLimiter};
 use crate::algorithm::Grant;
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Standing};
@@ -352,12 +352,7 @@ where
     }
 
     #[inline]
-    fn acquire_now(
-        &self,
-        key: &K,
-        cost: Cost,
-        use_permit: bool,
-    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+    fn acquire_now(&self, key: &K, cost: Cost, use_permit: bool) -> Now<Self::Permit> {
         Some(if use_permit {
             Self::try_acquire(self, key, cost).map(Some)
         } else {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use super::{Census, Limiter, Permit, TryLimiter};
+use super::{Census, Limiter, Now, Permit, TryLimiter};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::{Cost, Name, Timestamp};
@@ -157,12 +157,7 @@ impl<K: ?Sized, L: Limiter<K>> Limiter<K> for Observed<L> {
         self.limiter.answers_now()
     }
 
-    fn acquire_now(
-        &self,
-        key: &K,
-        cost: Cost,
-        use_permit: bool,
-    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+    fn acquire_now(&self, key: &K, cost: Cost, use_permit: bool) -> Now<Self::Permit> {
         let near = is_near(&self.limiter, key, cost);
         let answer = self.limiter.acquire_now(key, cost, use_permit)?;
         self.watch.count_keys(|| self.limiter.census());

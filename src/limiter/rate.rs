@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::line::{Acquire, Charge, Core};
-use super::{Keyed, Limiter, Permit, Stored, TryLimiter};
+use super::{Keyed, Limiter, Now, Permit, Stored, TryLimiter};
 use crate::algorithm::{self, FromQuota, Grant, Joint};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Error, Snapshot, Standing};
@@ -306,12 +306,7 @@ impl<K: ?Sized, A: Stored, C: Clock> Limiter<K> for RateLimiter<A, C> {
     }
 
     #[inline]
-    fn acquire_now(
-        &self,
-        _key: &K,
-        cost: Cost,
-        use_permit: bool,
-    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+    fn acquire_now(&self, _key: &K, cost: Cost, use_permit: bool) -> Now<Self::Permit> {
         let permit = |grant| use_permit.then(|| RatePermit { core: Arc::clone(&self.core), grant });
         let passed = self.core.pass(cost.units());
         Some(passed.or_else(|refused| self.core.tell(refused, cost.units())).map(permit))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use super::{Census, Limiter, Permit, TryLimiter};
+use super::{Census, Limiter, Now, Permit, TryLimiter};
 use crate::decision::{Ask, Denied, Error, Standing};
 use crate::units::Cost;
 
@@ -115,12 +115,7 @@ impl<K: ?Sized, L: Limiter<K>, S: Enforced<K>> Limiter<K> for Shadow<L, S> {
     }
 
     #[inline]
-    fn acquire_now(
-        &self,
-        key: &K,
-        cost: Cost,
-        use_permit: bool,
-    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+    fn acquire_now(&self, key: &K, cost: Cost, use_permit: bool) -> Now<Self::Permit> {
         let enforced = self.enforced.is_enforced(key);
         let verdict = match self.limiter.acquire_now(key, cost, use_permit)? {
             Ok(Some(permit)) => Verdict::Passed(permit),

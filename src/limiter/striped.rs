@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Limiter, TryLimiter};
+use super::{Limiter, Now, TryLimiter};
 use crate::algorithm::{FromQuota, TokenBucket};
 use crate::clock::{Clock, DefaultClock};
 use crate::decision::{Ask, Denied, Snapshot, Standing};
@@ -320,12 +320,7 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Striped<C> {
     }
 
     #[inline]
-    fn acquire_now(
-        &self,
-        _key: &K,
-        cost: Cost,
-        use_permit: bool,
-    ) -> Option<Result<Option<Self::Permit>, Denied>> {
+    fn acquire_now(&self, _key: &K, cost: Cost, use_permit: bool) -> Now<Self::Permit> {
         Some(if use_permit {
             Self::try_acquire(self, cost).map(Some)
         } else {

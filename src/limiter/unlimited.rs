@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 
-use super::{Limiter, Permit, TryLimiter};
+use super::{Limiter, Now, Permit, TryLimiter};
 use crate::decision::{Ask, Denied, Error};
 use crate::units::Cost;
 
@@ -32,7 +32,7 @@ impl<K: ?Sized> Limiter<K> for Unlimited {
     }
 
     #[inline]
-    fn acquire_now(&self, _key: &K, cost: Cost, use_permit: bool) -> Option<Result<Option<Free>, Denied>> {
+    fn acquire_now(&self, _key: &K, cost: Cost, use_permit: bool) -> Now<Free> {
         Some(Ok(use_permit.then_some(Free { cost })))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::edge::*;
@@ -18,7 +19,7 @@ use tollgate::http::{ClientIp, Extension, Header, Host, Method, Route};
 use tollgate::{
     Concurrency, KeyOf, Keyed, LimitLayer, LimiterExt, ManualClock, Quota, Tier, TokenBucket, algorithm,
 };
-use tower::ServiceExt;
+use tower::{Layer, Service, ServiceExt};
 
 const OK: StatusCode = StatusCode::OK;
 const TOO_MANY: StatusCode = StatusCode::TOO_MANY_REQUESTS;
@@ -488,6 +489,19 @@ async fn a_permit_is_free_when_the_handler_panics() {
         assert!(asked.await.unwrap());
         is_free(&slots, "it panicked").await;
     }
+}
+
+/// Planted: what is held given up with the future, after an error too.
+#[test]
+fn a_permit_is_free_with_the_error_of_the_service() {
+    let slots = Concurrency::new(1);
+    let fails = tower::service_fn(async |_: Request<Body>| Err::<axum::response::Response, _>("as planned"));
+    let mut limited = LimitLayer::http(slots.clone()).layer(fails);
+    let mut answered = Box::pin(limited.call(request("/")));
+    assert_eq!(slots.snapshot().remaining, 0);
+    let polled = answered.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Err("as planned"))));
+    assert_eq!(slots.snapshot().remaining, 1, "the future is there still");
 }
 
 #[tokio::test]
