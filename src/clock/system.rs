@@ -12,7 +12,7 @@ use crate::units::Timestamp;
 /// trust. It has no timers: threads can wait on it (`acquire_blocking`), tasks cannot.
 ///
 /// With the feature `coarse`, on Linux, a limiter that refuses looks at the kernel's coarse clock first: a refusal that
-/// is certain by it, several ticks from turning into a grant, costs a quarter of a reading of the exact one.
+/// is certain by it, several ticks from turning into a grant, costs a fraction of a reading of the exact one.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct SystemClock;

@@ -3,7 +3,7 @@ use std::sync::OnceLock;
 use super::{Clock, NoTimer, system};
 use crate::units::Timestamp;
 
-/// The processor's time-stamp counter: half the cost of the system's clock, where it can be trusted.
+/// The processor's time-stamp counter: cheaper to read than the system's clock, where it can be trusted.
 ///
 /// Nobody but the operating system knows whether the counters of all processors agree, keep their pace, and survive a
 /// move of the virtual machine. Where they do not, a limit by this clock keeps its promise by the readings it is given:
