@@ -35,8 +35,8 @@ struct Asked {
 
 fn tollgate(asked: Asked) -> Line {
     let quota = Quota::per_second(asked.per_second).burst(asked.burst).initial(0);
-    let line = tollgate::Line::new().limit(1 << 20);
-    let bucket = TokenBucket::builder(quota).line(line).build().unwrap();
+    let line = tollgate::Queue::new().limit(1 << 20);
+    let bucket = TokenBucket::builder(quota).queue(queue).build().unwrap();
     Box::new(move || {
         let wait = bucket.acquire(1);
         Box::pin(async { drop(wait.await.unwrap()) })

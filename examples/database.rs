@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::future::{join_all, try_join_all};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use tollgate::{Ask, Concurrency, Line};
+use tollgate::{Ask, Concurrency, Queue};
 
 const CONNECTIONS: u32 = 4;
 const READERS: usize = 8;
@@ -30,7 +30,7 @@ impl Database {
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?;
         // The pool bounds its connections. The limit also bounds the line for them, and lets each caller say how long
         // it will wait.
-        let limit = Concurrency::builder(CONNECTIONS.into()).name("database").line(Line::new().limit(100));
+        let limit = Concurrency::builder(CONNECTIONS.into()).name("database").queue(Queue::new().limit(100));
         Ok(Self { pool, limit: limit.build()? })
     }
 
@@ -71,7 +71,7 @@ impl Database {
     }
 
     /// A query over all combinations of four books.
-    async fn report(&self, ask: impl Into<Ask>) -> Result<i64, BoxError> {
+    async fn status(&self, ask: impl Into<Ask>) -> Result<i64, BoxError> {
         let query =
             async |connection: &mut SqliteConnection| sqlx::query_scalar(SLOW).fetch_one(connection).await;
         self.run(ask, Duration::from_millis(200), query).await
@@ -85,8 +85,8 @@ async fn show(database: &Database) -> Result<(), BoxError> {
     assert!(read.iter().all(|keys| keys.iter().copied().eq(1..=ROWS)), "a row was missed or read twice");
 
     let start = Instant::now();
-    let slow = join_all((0..CONNECTIONS).map(|_| database.report(1)));
-    let hurried = database.report(Ask::ONE.within(Duration::ZERO));
+    let slow = join_all((0..CONNECTIONS).map(|_| database.status(1)));
+    let hurried = database.status(Ask::ONE.within(Duration::ZERO));
     let (slow, hurried) = tokio::join!(slow, hurried);
     let took = start.elapsed();
     for answer in slow {

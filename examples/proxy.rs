@@ -20,7 +20,7 @@ const BURST: u64 = 20;
 const CALLERS: usize = 150;
 const PATIENCE: Duration = Duration::from_secs(1);
 
-type Limits = tollgate::And<TokenBucket, Concurrency>;
+type Limits = tollgate::And<(TokenBucket, Concurrency)>;
 
 #[derive(Clone)]
 struct Proxy {

@@ -22,7 +22,7 @@ const AT_ONCE: u64 = 2;
 const HOURLY: Quota = Quota::per_hour(10_000).checked();
 
 type BoxError = Box<dyn Error + Send + Sync>;
-type Limit = And<SlidingWindow, Concurrency>;
+type Limit = And<(SlidingWindow, Concurrency)>;
 type Job = u64;
 
 /// What became of jobs: done, with their results, or handed back.

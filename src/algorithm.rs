@@ -3,22 +3,22 @@
 //! No clock, no locks, no async: time is an argument, which makes every guarantee testable by arithmetic.
 //! A limiter ([`RateLimiter`](crate::RateLimiter)) holds an algorithm, its state and a clock.
 
+mod all_of;
 mod any;
 mod fixed_window;
-mod joint;
 mod sliding_counter;
 mod sliding_window;
 mod token_bucket;
 
+pub use all_of::AllOf;
 pub use any::Any;
 pub use fixed_window::{Anchor, FixedWindow};
-pub use joint::Joint;
 pub use sliding_counter::SlidingCounter;
 pub use sliding_window::SlidingWindow;
 pub use token_bucket::TokenBucket;
 pub(crate) use token_bucket::{Pace, Place, Step};
 
-use crate::decision::Policy;
+use crate::types::Policy;
 use crate::units::{Quota, QuotaError, Timestamp, Window};
 
 /// When an ask can be met if nobody else comes.

@@ -13,7 +13,7 @@ mod signal;
 mod tells;
 mod usage;
 
-pub use guard::{AcquireGuarded, Guard, GuardBuilder, GuardError, Guarded};
+pub use guard::{AcquireGuarded, Guard, GuardBuilder, GuardError, GuardPart, Guarded};
 pub use guards::Guards;
 pub use layer::{GuardBody, GuardFuture, GuardLayer, GuardOf, GuardService};
 pub use origin::Origin;

@@ -1,33 +1,25 @@
 //! The only place that reads time: what time it is, and being woken at a time.
 
 mod manual;
-#[cfg(all(feature = "coarse", target_os = "linux"))]
-mod monotonic;
+mod sleep;
 mod system;
-#[cfg(feature = "tokio")]
-mod tokio;
+mod timer;
 #[cfg(feature = "tsc")]
 mod tsc;
 
 pub use manual::{ManualClock, ManualTimer};
-pub use system::{NoTimer, SystemClock};
-#[cfg(feature = "tokio")]
-pub use tokio::{TokioClock, TokioTimer};
+pub(crate) use sleep::Sleep;
+pub use system::SystemClock;
+pub use timer::{NoTimer, SystemTimer};
 #[cfg(feature = "tsc")]
-pub use tsc::TscClock;
+pub use tsc::{TscClock, TscTimer};
 
 use std::task::Waker;
 use std::time::Duration;
 
 use crate::units::Timestamp;
 
-/// The clock limiters use when none is named: tokio's where the `tokio` feature is on, else the system's.
-///
-/// Outside a paused tokio test the two tell the same time.
-#[cfg(feature = "tokio")]
-pub type DefaultClock = TokioClock;
-/// The clock limiters use when none is named: tokio's where the `tokio` feature is on, else the system's.
-#[cfg(not(feature = "tokio"))]
+/// The clock that limiters use unless another is named: one type, whatever the features.
 pub type DefaultClock = SystemClock;
 
 /// Tells the time and makes timers.
@@ -50,10 +42,6 @@ pub trait Clock: Clone + Send + Sync + 'static {
     /// no timers here.
     fn timer(&self) -> Option<Self::Timer>;
 
-    /// What now has not reached yet, if it is read for less than now: what could not go even then is refused by it.
-    #[doc(hidden)]
-    const HORIZON: Horizon = Horizon::NONE;
-
     /// Blocks the thread until it is unparked or `until` has come. May return early.
     fn park(&self, until: Option<Timestamp>) {
         match until {
@@ -64,21 +52,6 @@ pub trait Clock: Clone + Send + Sync + 'static {
             },
         }
     }
-}
-
-/// How to read a time that now has not reached yet, and how to read now. A machine that stood still may be past it:
-/// whoever relies on it then refuses what might have gone, and never the other way round.
-#[doc(hidden)]
-#[derive(Debug, Clone, Copy)]
-#[allow(unnameable_types, reason = "hidden")]
-pub struct Horizon {
-    pub(crate) read: Option<fn() -> Timestamp>,
-    pub(crate) now: fn() -> Timestamp,
-}
-
-impl Horizon {
-    /// There is none cheaper than now.
-    pub(crate) const NONE: Self = Self { read: None, now: || Timestamp::MAX };
 }
 
 /// What became of setting a timer.

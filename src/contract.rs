@@ -17,8 +17,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::decision::{Ask, Error, Reason};
 use crate::limiter::{Limiter, Permit};
+use crate::types::{Ask, Error, Reason};
 
 /// By when a limiter under test has restored all of its capacity.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -111,7 +111,7 @@ where
         }
     }
 
-    fn must_refuse(&self, limiter: &L, units: u64, law: &str) -> crate::decision::Denied {
+    fn must_refuse(&self, limiter: &L, units: u64, law: &str) -> crate::types::Denied {
         match self.ask_now(limiter, units) {
             Ok(_) => panic!("{law}: {units} should have been refused"),
             Err(Error::Denied(denied)) => denied,

@@ -1,10 +1,10 @@
 #![doc = include_str!("docs/intro.md")]
-#![cfg_attr(docsrs, feature(doc_auto_cfg))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
 mod units;
 
-mod decision;
+mod types;
 
 pub mod algorithm;
 
@@ -12,7 +12,11 @@ pub mod clock;
 
 mod sync;
 
+mod core;
+
 mod limiter;
+
+mod combine;
 
 #[cfg(feature = "contract")]
 pub mod contract;
@@ -32,13 +36,12 @@ pub mod client;
 #[cfg(feature = "rules")]
 pub mod rules;
 
-#[cfg(feature = "tokio")]
-pub use clock::TokioClock;
 pub use clock::{Clock, DefaultClock, ManualClock, SystemClock};
-pub use decision::{Ask, Denied, Error, Policy, Reason, Snapshot, Standing};
+pub use combine::*;
 pub use limiter::*;
 #[cfg(feature = "tower")]
 pub use tower::{LimitError, LimitLayer};
+pub use types::{Ask, Denied, Error, KeyStats, LimitStatus, Policy, Reason, Snapshot};
 pub use units::{Cost, Name, NameError, Quota, QuotaError, QuotaTextError, Timestamp, Window};
 
 #[cfg(all(doctest, feature = "axum", feature = "reqwest", feature = "tokio", feature = "tower"))]

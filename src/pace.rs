@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use futures::{Sink, Stream};
 use pin_project::pin_project;
 
-use crate::decision::{Ask, Error};
 use crate::limiter::Limiter;
+use crate::types::{Ask, Error};
 
 /// A stream or sink each of whose items waits for a permit. Made by [`PaceExt::paced`].
 ///

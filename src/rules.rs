@@ -66,12 +66,14 @@ use std::time::Duration;
 use ::http::request::Parts;
 use arc_swap::ArcSwap;
 
-use crate::algorithm::{Any, Joint};
-use crate::decision::{Ask, Denied, Standing};
+use crate::algorithm::{AllOf, Any};
+use crate::combine::{Found, KeyOf};
 use crate::http::{Fingerprint, HttpLayer, Secret};
-use crate::limiter::{Census, Found, KeyOf, Keyed, Later, Limiter};
+use crate::limiter::{Keyed, Later, Limiter};
 use crate::sync::Mutex;
-use acquire::{Asked, Keyless};
+use crate::types::{Ask, Denied, LimitStatus};
+use crate::units::Cost;
+use acquire::{Asked, Keyless, RulesAsk};
 use build::{Rule, Set};
 
 /// Rules that run. A cheap handle: clones share the rules and their state.
@@ -161,6 +163,29 @@ impl Limiter<Parts> for Rules {
     type Acquire = AcquireRules;
 
     fn acquire(&self, request: &Parts, ask: Ask) -> AcquireRules {
+        AcquireRules::new(self.ask(request, ask))
+    }
+
+    fn try_acquire(&self, request: &Parts, cost: Cost) -> Result<RulesPermit, Denied> {
+        self.ask(request, cost.into()).take()
+    }
+
+    fn status(&self, request: &Parts, visit: &mut dyn FnMut(&LimitStatus)) {
+        let set = self.shared.set.load_full();
+        for rule in set.matching(request).into_iter().map(|index| &set.rules[index]) {
+            if let Found::Key(key) = rule.key.key_of(request) {
+                let enforced = rule.is_enforced(&key);
+                rule.keyed.status(&key, &mut |standing| {
+                    visit(&LimitStatus { enforced: enforced && standing.enforced, ..standing.clone() });
+                });
+            }
+        }
+    }
+}
+
+impl Rules {
+    /// What the rules that match are asked.
+    fn ask(&self, request: &Parts, ask: Ask) -> RulesAsk {
         let set = self.shared.set.load_full();
         let (mut asked, mut keyless) = (Vec::new(), Keyless::default());
         for index in set.matching(request) {
@@ -176,25 +201,7 @@ impl Limiter<Parts> for Rules {
                 }
             }
         }
-        AcquireRules::new(set, ask, asked, keyless)
-    }
-
-    fn report(&self, request: &Parts, visit: &mut dyn FnMut(&Standing)) {
-        let set = self.shared.set.load_full();
-        for rule in set.matching(request).into_iter().map(|index| &set.rules[index]) {
-            if let Found::Key(key) = rule.key.key_of(request) {
-                let enforced = rule.is_enforced(&key);
-                rule.keyed.report(&key, &mut |standing| {
-                    visit(&Standing { enforced: enforced && standing.enforced, ..standing.clone() });
-                });
-            }
-        }
-    }
-
-    fn census(&self) -> Option<Census> {
-        let set = self.shared.set.load_full();
-        let each = set.rules.iter().map(|rule| rule.keyed.census());
-        each.reduce(Census::plus)
+        RulesAsk::new(set, ask, asked, keyless)
     }
 }
 
@@ -240,7 +247,7 @@ impl RuleHandle {
 
     /// The limit of each key: to look at, to reset, to penalise. What it does to quotas lasts until the next reload.
     #[must_use]
-    pub fn limit(&self) -> &Keyed<Fingerprint, Joint<Any>> {
+    pub fn limit(&self) -> &Keyed<Fingerprint, AllOf<Any>> {
         &self.rule().keyed
     }
 }

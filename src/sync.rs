@@ -1,17 +1,17 @@
 //! The one switch between the standard library's primitives and loom's.
 
-mod lasting;
+pub(crate) mod per_thread;
 
+#[cfg(not(tollgate_loom))]
+use std::sync::Mutex as Inner;
+#[cfg(not(tollgate_loom))]
+pub(crate) use std::sync::MutexGuard;
 #[cfg(not(tollgate_loom))]
 pub(crate) use std::sync::OnceLock;
 #[cfg(not(tollgate_loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-#[cfg(not(tollgate_loom))]
-use std::sync::{Mutex as Inner, MutexGuard};
+pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(tollgate_loom))]
 pub(crate) use std::thread::yield_now;
-
-pub(crate) use lasting::{Lasting, LastingOne};
 
 /// A thread-local made at compile time.
 #[cfg(not(tollgate_loom))]
@@ -68,9 +68,11 @@ fn next_thread_number() -> usize {
 }
 
 #[cfg(tollgate_loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use loom::sync::Mutex as Inner;
 #[cfg(tollgate_loom)]
-use loom::sync::{Mutex as Inner, MutexGuard};
+pub(crate) use loom::sync::MutexGuard;
+#[cfg(tollgate_loom)]
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(tollgate_loom)]
 pub(crate) use loom::thread::yield_now;
 

@@ -3,8 +3,8 @@
 
 use allocation_counter::measure;
 use tollgate::{
-    Concurrency, Cost, FixedWindow, LimiterExt, ManualClock, Name, Permit, Quota, Share, SlidingCounter,
-    SlidingWindow, TokenBucket, TryLimiter,
+    Concurrency, Cost, FixedWindow, Limiter, LimiterExt, ManualClock, Name, Permit, Quota, Share,
+    SlidingCounter, SlidingWindow, TokenBucket,
 };
 
 use std::hint::black_box;
@@ -27,7 +27,7 @@ fn an_allocation_would_be_seen() {
 /// Counts grants and refusals on the spot, and when awaited, while time passes by `step` between asks.
 fn decisions<K: ?Sized, L>(clock: &ManualClock, step: Duration, key: &K, limiter: &L) -> (u64, u64)
 where
-    L: TryLimiter<K>,
+    L: Limiter<K>,
 {
     let (mut granted, mut refused) = (0, 0);
     for _ in 0..ASKS {
@@ -53,7 +53,7 @@ where
 }
 
 /// Asked for more than it grants, once to grow what it remembers, and once more to be counted.
-fn steady<K: ?Sized, L: TryLimiter<K>>(name: &str, clock: &ManualClock, key: &K, limiter: &L) {
+fn steady<K: ?Sized, L: Limiter<K>>(name: &str, clock: &ManualClock, key: &K, limiter: &L) {
     // Two asks each 2.5 ms are 800 a second; 100 may go.
     let step = Duration::from_micros(2_500);
     let before = decisions(clock, step, key, limiter);

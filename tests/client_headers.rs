@@ -30,7 +30,7 @@ struct Vector {
     headers: BTreeMap<String, Lines>,
     now: String,
     expect: Expect,
-    buckets: Option<BTreeMap<String, Standing>>,
+    buckets: Option<BTreeMap<String, LimitStatus>>,
     profile: Option<ProfileOf>,
     tier: Tier,
     #[serde(rename = "source")]
@@ -61,7 +61,7 @@ struct Expect {
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Standing {
+struct LimitStatus {
     limit: Option<u64>,
     remaining: Option<u64>,
     reset_after_ms: Option<u64>,
@@ -79,7 +79,7 @@ enum ResetUnit {
     Ms,
 }
 
-impl From<&Budget> for Standing {
+impl From<&Budget> for LimitStatus {
     fn from(budget: &Budget) -> Self {
         let reset_after_ms = budget.reset_after.map(ms);
         Self { limit: budget.limit, remaining: budget.remaining, reset_after_ms }
@@ -124,9 +124,9 @@ fn every_vector_is_read_as_expected() {
     for vector in &vectors {
         let said = vector.read();
         let id = &vector.id;
-        let binding = said.budgets.first().map(Standing::from);
-        let Standing { limit, remaining, reset_after_ms } =
-            binding.unwrap_or(Standing { limit: None, remaining: None, reset_after_ms: None });
+        let binding = said.budgets.first().map(LimitStatus::from);
+        let LimitStatus { limit, remaining, reset_after_ms } =
+            binding.unwrap_or(LimitStatus { limit: None, remaining: None, reset_after_ms: None });
         let found = Expect { limit, remaining, reset_after_ms, retry_after_ms: said.wait.map(ms) };
         assert_eq!(found, vector.expect, "{id}: {said:?}");
         if let Some(buckets) = &vector.buckets {

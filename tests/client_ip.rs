@@ -786,7 +786,7 @@ fn long_headers_are_read_once() {
 /// Planted: `ipv6_prefix` ignored.
 #[test]
 fn a_wider_tier_stops_who_moves_from_prefix_to_prefix() {
-    use tollgate::{LimiterExt, Quota, SlidingWindow, TryLimiter};
+    use tollgate::{Limiter, LimiterExt, Quota, SlidingWindow};
     let each = |quota| SlidingWindow::new(quota).unwrap().keyed::<Client>();
     let narrow = each(Quota::per_hour(3)).by(ClientIp::peer());
     let wide = each(Quota::per_hour(10)).by(ClientIp::peer().ipv6_prefix(48).unwrap());

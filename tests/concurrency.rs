@@ -136,7 +136,7 @@ fn a_permit_is_of_its_limit_when_all_handles_are_gone_and_others_come() {
         (0..3).map(|_| Concurrency::builder(7).stripes(2).build().unwrap()).collect();
     for permit in [&some, &none] {
         let mut told = 0;
-        permit.report(&mut |standing| {
+        permit.status(&mut |standing| {
             assert_eq!(standing.limit.as_ref().unwrap().as_str(), "first");
             assert_eq!((standing.policy.limit, standing.remaining), (5, 3));
             told += 1;

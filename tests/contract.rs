@@ -191,7 +191,7 @@ impl Algorithm for UntilQuiet {
 }
 
 impl Stored for UntilQuiet {
-    type Door = Locked;
+    type FastPath = NoFastPath;
 }
 
 #[test]

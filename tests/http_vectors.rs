@@ -254,7 +254,7 @@ async fn no_reply_is_one_that_clients_must_not_understand() {
 async fn only_what_no_wait_helps_is_never_to_be_retried() {
     let refused = [
         (Reason::Exhausted, 8, true),
-        (Reason::LineFull, 8, true),
+        (Reason::QueueFull, 8, true),
         (Reason::Evicted, 8, true),
         (Reason::ExceedsCapacity, 8, false),
         (Reason::NoKey, 3, false),

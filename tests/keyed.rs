@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tollgate::algorithm::{Algorithm, Any, FromQuota, Joint, When};
+use tollgate::algorithm::{Algorithm, AllOf, Any, FromQuota, When};
 use tollgate::{
-    Census, Keyed, Limiter, LimiterExt, ManualClock, Permit, Policy, Quota, RateLimiter, Reason,
-    SlidingWindow, Standing, Tier, Timestamp, TokenBucket,
+    Cost, KeyStats, Keyed, LimitStatus, Limiter, LimiterExt, ManualClock, Permit, Policy, Quota, RateLimiter,
+    Reason, SlidingWindow, Tier, Timestamp, TokenBucket,
 };
 
 /// Counts what is allocated, to tell what a key costs.
@@ -55,9 +55,9 @@ fn spend(keyed: &Windows, key: u64) -> usize {
     (0..1_000).take_while(|_| keyed.check(&key, 1).is_ok()).count()
 }
 
-fn standing<K, L: Limiter<K>>(limiter: &L, key: &K) -> Vec<Standing> {
+fn standing<K, L: Limiter<K>>(limiter: &L, key: &K) -> Vec<LimitStatus> {
     let mut all = Vec::new();
-    limiter.report(key, &mut |standing| all.push(standing.clone()));
+    limiter.status(key, &mut |standing| all.push(standing.clone()));
     all
 }
 
@@ -120,7 +120,7 @@ fn single_keys_have_quotas_of_their_own_and_lose_them_with_what_they_spent() {
     keyed.exempt(&2);
     assert_eq!(spend(&keyed, 2), 1_000);
     assert!(keyed.of(&2).unwrap().is_none());
-    assert!(keyed.try_acquire(&2, 1).unwrap().is_none());
+    assert_eq!(keyed.try_acquire(&2, 1).unwrap().cost(), Cost::ZERO);
     assert!(standing(&keyed, &2).is_empty());
     keyed.forget_quota_of(&2);
     keyed.forget_quota_of(&1);
@@ -177,7 +177,7 @@ fn an_administrator_looks_forgives_and_fines() {
     keyed.reset(&1);
     assert!(keyed.is_empty());
 
-    let permit = keyed.try_acquire(&1, 4).unwrap().unwrap();
+    let permit = keyed.try_acquire(&1, 4).unwrap();
     assert_eq!(keyed.snapshot(&1).unwrap().remaining, 1);
     keyed.penalise(&1, 6).unwrap();
     assert_eq!(keyed.snapshot(&1).unwrap().debt, 5);
@@ -212,7 +212,7 @@ fn keys_with_several_windows_go_on_by_their_windows() {
     let _alone = alone();
     let clock = ManualClock::new();
     let joint = |quotas: &[Quota]| {
-        Joint::of(quotas.iter().map(|quota| tollgate::algorithm::SlidingWindow::from_quota(*quota).unwrap()))
+        AllOf::of(quotas.iter().map(|quota| tollgate::algorithm::SlidingWindow::from_quota(*quota).unwrap()))
             .unwrap()
     };
     let (minute, hour) = (Quota::per_minute(10), Quota::per_hour(15));
@@ -240,14 +240,14 @@ fn refunds_of_grants_from_before_a_new_window_are_worth_nothing_in_it() {
     let limit = TokenBucket::all([Quota::per_second(1_000)]).clock(clock.clone()).build().unwrap();
     let old: Vec<_> = (0..10).map(|_| limit.try_acquire(1).unwrap()).collect();
     clock.advance(Duration::from_millis(1));
-    limit.change(Joint::new([Quota::per_second(1_000), Quota::per_minute(10)]).unwrap());
+    limit.change(AllOf::new([Quota::per_second(1_000), Quota::per_minute(10)]).unwrap());
     clock.advance(Duration::from_millis(1));
     assert!(limit.check(10).is_ok());
     old.into_iter().for_each(Permit::refund);
     assert_eq!(limit.snapshot().remaining, 0, "ten a minute, since the change");
     // The same instant as a later change: what was taken after it is worth what was taken.
     clock.advance(Duration::from_secs(60));
-    limit.change(Joint::new([Quota::per_second(1_000), Quota::per_minute(20)]).unwrap());
+    limit.change(AllOf::new([Quota::per_second(1_000), Quota::per_minute(20)]).unwrap());
     let before = limit.snapshot().remaining;
     let permit = limit.try_acquire(5).unwrap();
     permit.refund();
@@ -452,7 +452,7 @@ fn a_key_takes_what_is_documented_and_a_flood_takes_no_more() {
         admitted += u64::from(keyed.check(&key, 1).is_ok());
     }
     assert!(admitted >= KEYS, "{admitted}");
-    let Census { keys, .. } = keyed.census();
+    let KeyStats { keys, .. } = keyed.census();
     assert!(keys as u64 <= KEYS);
     let now = LIVE_BYTES.load(Ordering::Relaxed) - before;
     assert!(now <= full + full / 20, "{now} bytes where {full} were enough");

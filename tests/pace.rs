@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt, stream};
 use tokio::time::Instant;
 use tollgate::pace::PaceExt;
-use tollgate::{Line, Quota, TokenBucket};
+use tollgate::{Queue, Quota, TokenBucket};
 
 fn ten_a_second() -> TokenBucket {
     TokenBucket::new(Quota::per_second(10).burst(1)).unwrap()
@@ -34,7 +34,7 @@ async fn a_sink_takes_items_at_the_pace() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_an_item_and_loses_none() {
     let bucket =
-        TokenBucket::builder(Quota::per_second(10).burst(1)).line(Line::new().limit(0)).build().unwrap();
+        TokenBucket::builder(Quota::per_second(10).burst(1)).queue(Queue::new().limit(0)).build().unwrap();
     let mut paced = stream::iter(0..2).paced(bucket, 1);
     assert_eq!(paced.next().await.unwrap(), Ok(0));
     assert!(paced.next().await.unwrap().is_err());

@@ -5,6 +5,7 @@
 mod oracle;
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,12 +16,12 @@ use std::time::Duration;
 
 use oracle::{Bucket, Counter, Fixed, Law, Oracle, Promise, Rational, Side, Terms, Window, whole};
 use proptest::prelude::*;
-use tollgate::algorithm::{self, Algorithm, Anchor, FromQuota, Grant, Joint, When};
+use tollgate::algorithm::{self, Algorithm, AllOf, Anchor, FromQuota, Grant, When};
 use tollgate::clock::NoTimer;
 use tollgate::{
-    AcquireRate, Clock, Concurrency, Error, FixedWindow, LimiterExt, Line, ManualClock, Permit, Quota,
-    QuotaError, RateBuilder, RateLimiter, RatePermit, Reason, SlidingCounter, SlidingWindow, Snapshot,
-    Stored, Timestamp, TokenBucket, TryLimiter,
+    AcquireRate, Clock, Compose, Concurrency, Error, FixedWindow, LimiterExt, ManualClock, Permit, Queue,
+    Quota, QuotaError, RateBuilder, RateLimiter, RatePermit, Reason, SlidingCounter, SlidingWindow, Snapshot,
+    Stored, Timestamp, TokenBucket,
 };
 
 fn cases(usually: u32) -> ProptestConfig {
@@ -299,7 +300,7 @@ impl<A: Stored, O: Oracle + Debug> Bench<A, O> {
         references: (O, O),
         laws: Vec<Law>,
     ) -> Self {
-        let limiter = builder.line(Line::new().limit(u64::MAX)).build().unwrap();
+        let limiter = builder.queue(Queue::new().limit(u64::MAX)).build().unwrap();
         Self {
             clock: clock.clone(),
             limiter,
@@ -844,7 +845,7 @@ proptest! {
         let fixed = algorithm::FixedWindow::from_quota(quota_of(refill)).unwrap();
         tells_the_truth(&fixed, &scaled(refill, &steps), beyond);
         tells_the_truth(&fixed.anchored(Anchor::Epoch), &scaled(refill, &steps), beyond);
-        let joint = Joint::<algorithm::TokenBucket>::new([quota_of(bucket), quota_of(refill).burst(bucket.burst)]);
+        let joint = AllOf::<algorithm::TokenBucket>::new([quota_of(bucket), quota_of(refill).burst(bucket.burst)]);
         if let Ok(joint) = joint {
             tells_the_truth(&joint, &scaled(bucket, &steps), beyond);
         }
@@ -872,8 +873,8 @@ fn both_or_none<A, B>(
     (second, look_second): (B, impl Fn(&B) -> Snapshot),
     steps: &[(u64, u64, bool)],
 ) where
-    A: TryLimiter + Clone,
-    B: TryLimiter + Clone,
+    A: Compose<Fault = Infallible> + LimiterExt + Clone,
+    B: Compose<Fault = Infallible> + Clone,
 {
     let both = first.clone().and(second.clone());
     let mut held = VecDeque::new();

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate::{Ask, Concurrency, Line, ManualClock, Permit, Quota, TokenBucket};
+use tollgate::{Ask, Concurrency, ManualClock, Permit, Queue, Quota, TokenBucket};
 
 /// One at a time: each test here keeps a processor busy, and one of them reads real time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -346,8 +346,8 @@ fn refunds_let_in_the_first_of_a_long_line() {
     let _alone = alone();
     let clock = ManualClock::new();
     let quota = Quota::per_second(1).burst(REFUNDS as u64);
-    let line = Line::new().limit(u64::MAX);
-    let bucket = TokenBucket::builder(quota).line(line).clock(clock.clone()).build().unwrap();
+    let queue = Queue::new();
+    let bucket = TokenBucket::builder(quota).queue(queue).clock(clock.clone()).build().unwrap();
     let permits: Vec<_> = (0..REFUNDS).map(|_| bucket.try_acquire(1).unwrap()).collect();
     let mut waiters: Vec<_> =
         (0..WAITERS).map(|_| bucket.acquire(Ask::ONE.within(Duration::from_secs(1_000_000)))).collect();

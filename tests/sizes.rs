@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use tollgate::algorithm::{self, Algorithm};
 use tollgate::tower::{Limit, Raise, Shed, Wait};
 use tollgate::{
-    AcquireBoth, AcquireKeyed, AcquireRate, AcquireSlots, AcquireStriped, Ask, BothPermits, Concurrency,
-    Denied, Error, Keyed, KeyedPermit, Quota, RatePermit, SlidingWindow, Slots, Striped, StripedPermit,
-    TokenBucket,
+    AcquireAll, AcquireKeyed, AcquireRate, AcquireSlots, AcquireStriped, AndPermit, Ask, Concurrency, Denied,
+    Error, Keyed, KeyedPermit, PairPart, Quota, RatePart, RatePermit, SlidingWindow, Slots, SlotsPart,
+    Striped, StripedPermit, TokenBucket,
 };
 use tower::Service;
 
@@ -69,15 +69,15 @@ at_most! {
     32: RatePermit<Bucket>;
     32: RatePermit<Window>;
     64: StripedPermit;
-    56: KeyedPermit<Bucket>;
+    64: KeyedPermit<Bucket>;
     16: Slots;
-    48: BothPermits<RatePermit<Bucket>, Slots>;
+    48: AndPermit<(RatePermit<Bucket>, Slots)>;
     // Waits.
     56: AcquireRate<Bucket>;
     104: AcquireStriped;
     64: AcquireSlots;
     64: AcquireKeyed<Bucket>;
-    376: AcquireBoth<AcquireRate<Bucket>, AcquireSlots, RatePermit<Bucket>, Slots>;
+    376: AcquireAll<PairPart<RatePart<Bucket>, SlotsPart>>;
     // A layer: the service, and what its call returns; the bare service's is 16.
     32: Layered<Wait>;
     72: <Layered<Wait> as Service<u64>>::Future;

@@ -451,15 +451,15 @@ fn changes_and_takes_from_several_threads_admit_what_the_quotas_allow() {
 fn refunds_from_before_a_change_or_a_reset_are_worth_nothing() {
     let clock = ManualClock::new();
     let keyed = exact(Quota::per_hour(10), &clock).keyed::<u64>().max_keys(100);
-    let before = keyed.try_acquire(&1, 4).unwrap().unwrap();
+    let before = keyed.try_acquire(&1, 4).unwrap();
     keyed.set_quota(Quota::per_hour(20).burst(10)).unwrap();
     before.refund();
     assert_eq!(keyed.snapshot(&1).unwrap().remaining, 6);
-    let after = keyed.try_acquire(&1, 5).unwrap().unwrap();
+    let after = keyed.try_acquire(&1, 5).unwrap();
     after.refund();
     assert_eq!(keyed.snapshot(&1).unwrap().remaining, 6, "and those from after it are worth what was taken");
 
-    let before = keyed.try_acquire(&2, 4).unwrap().unwrap();
+    let before = keyed.try_acquire(&2, 4).unwrap();
     keyed.reset(&2);
     clock.advance(NS);
     assert_eq!(keyed.check(&2, 3), Ok(()), "it starts anew");

@@ -643,7 +643,7 @@ fn what_threads_hold_is_left() {
     let (limit, clock) = limit(2);
     let told = |limit: &Limit| {
         let mut told = None;
-        limit.report(&(), &mut |standing| told = Some((standing.remaining, standing.policy.limit)));
+        limit.status(&(), &mut |standing| told = Some((standing.remaining, standing.policy.limit)));
         let snapshot = limit.snapshot();
         assert_eq!(told, Some((snapshot.remaining, snapshot.capacity)));
         snapshot.remaining

@@ -16,9 +16,9 @@ use serde::{Deserialize, Deserializer};
 use tollgate::algorithm::{Anchor, FromQuota};
 use tollgate::clock::ManualTimer;
 use tollgate::{
-    Ask, Clock, Concurrency, Cost, Denied, Error, FixedWindow, Line, ManualClock, Order, Permit, Quota,
-    RateBuilder, RateLimiter, Reason, SlidingCounter, SlidingWindow, Snapshot, Stored, Timestamp,
-    TokenBucket, TryLimiter,
+    Ask, Clock, Concurrency, Cost, Denied, Error, FixedWindow, Limiter, ManualClock, Order, Permit, Queue,
+    Quota, RateBuilder, RateLimiter, Reason, SlidingCounter, SlidingWindow, Snapshot, Stored, Timestamp,
+    TokenBucket,
 };
 
 const VECTORS: &str = include_str!("vectors/limiters.json");
@@ -415,8 +415,8 @@ impl Params {
         }
     }
 
-    fn line(&self) -> Line {
-        let unlimited = Line::new().limit(u64::MAX);
+    fn waiting(&self) -> Queue {
+        let unlimited = Queue::new().limit(u64::MAX);
         match (self.queue, self.queue_capacity) {
             (Some(queue), _) => {
                 let order = match queue.order {
@@ -490,7 +490,8 @@ impl Vector {
             },
             Algorithm::Concurrency => {
                 let slots = Concurrency::builder(params.permits.expect("a number of slots"));
-                let limiter = slots.line(params.line()).clock(wall.clone()).build().expect("it has no name");
+                let limiter =
+                    slots.queue(params.waiting()).clock(wall.clone()).build().expect("it has no name");
                 Play::new(self, limiter, wall, None, |_, _| panic!("slots are not changed by a quota")).run()
             }
             Algorithm::ConcurrencyPartitioned | Algorithm::WarmingUp | Algorithm::Aimd | Algorithm::Vegas => {
@@ -500,7 +501,7 @@ impl Vector {
     }
 
     fn build<A: Stored>(&self, builder: RateBuilder<A>, wall: &Wall) -> RateLimiter<A, Wall> {
-        let builder = builder.clock(wall.clone()).line(self.params.line());
+        let builder = builder.clock(wall.clone()).queue(self.params.waiting());
         let lends = self.params.over_capacity == Some(OverCapacity::Debt);
         let builder = if lends { builder.lend_above_capacity() } else { builder };
         let limiter = builder.build().expect("a quota that can be had");
@@ -525,7 +526,7 @@ impl Vector {
 }
 
 /// Debits `units` whether there is room or not.
-fn owe<L: TryLimiter>(limiter: &L, units: u64) {
+fn owe<L: Limiter>(limiter: &L, units: u64) {
     limiter.try_acquire(&(), Cost::ZERO).expect("nothing is always admitted").settle(Cost::new(units));
 }
 
@@ -563,7 +564,7 @@ impl Clock for Wall {
 }
 
 /// What the vectors look at beside the decisions.
-trait Subject: TryLimiter<Fault = Infallible> {
+trait Subject: Limiter<Fault = Infallible> {
     /// `None` when time alone will not do it.
     fn ready_in(&self, units: u64) -> Option<Duration>;
     fn snapshot(&self) -> Snapshot;

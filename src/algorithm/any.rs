@@ -4,7 +4,7 @@ use super::{
     Algorithm, Balance, FixedWindow, FromQuota, Grant, SlidingCounter, SlidingWindow, TokenBucket, When,
     start_late,
 };
-use crate::decision::Policy;
+use crate::types::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 macro_rules! any {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Algorithm, Balance, FromQuota, Grant, When};
-use crate::decision::Policy;
+use crate::types::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// Where the edges of the windows are.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Algorithm, Balance, FromQuota, Grant, When, window_of};
-use crate::decision::Policy;
+use crate::types::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// Sliding counter: the estimate *previous · (window − elapsed) / window + current* never exceeds the limit.

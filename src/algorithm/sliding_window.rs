@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Algorithm, Balance, FromQuota, Grant, When, window_of};
-use crate::decision::Policy;
+use crate::types::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// Sliding window: no half-open window of its length ever holds more than the limit.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Algorithm, Balance, FromQuota, Grant, When};
-use crate::decision::Policy;
+use crate::types::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// The state word runs on a circle of 2⁶⁴ ticks, and is ahead of now by at most this: what a backlog is cut at.
@@ -143,16 +143,6 @@ impl Pace {
         }
     }
 
-    /// When `cost` could go if nobody else came, told without a reading of the clock; `None` if that is never, or has been
-    /// since the anchor.
-    #[inline]
-    pub(crate) fn free_at(self, anchor: Place, word: u64, cost: u64) -> Option<Timestamp> {
-        let charge = cost.checked_mul(self.ticks_per_unit)?;
-        let room = self.burst_ticks.checked_sub(charge)?;
-        let over = word.wrapping_sub(anchor.ticks).checked_sub(room).filter(|_| self.ticks_per_ns > 0)?;
-        Some(self.after(Timestamp::from_ns(anchor.at_ns), over))
-    }
-
     /// What drains in `ns` nanoseconds at most, in ticks of which a unit has `unit`.
     fn drained(self, ns: u128, unit: u128) -> u128 {
         let (own, per_ns) = (u128::from(self.ticks_per_unit), u128::from(self.ticks_per_ns));
@@ -194,7 +184,7 @@ impl Pace {
     }
 
     /// What a bucket promises and what is left of it, whose word and anchor are these.
-    pub(crate) fn standing(self, anchor: Place, word: u64, now: Timestamp) -> (Policy, Balance) {
+    pub(crate) fn status(self, anchor: Place, word: u64, now: Timestamp) -> (Policy, Balance) {
         let backlog = self.freshen(&mut State { word, anchor, before: None }, now);
         (self.policy(), self.balance(now, backlog))
     }

@@ -1,20 +1,20 @@
 //! The guard of one upstream.
 
-mod acquire;
 mod allowance;
 mod builder;
 mod call;
 mod calls;
 mod estimate;
-mod gate;
 mod jitter;
 mod learner;
 mod pace;
+mod part;
 mod permit;
+mod state;
 mod upstream;
 
-pub use acquire::AcquireGuarded;
 pub use builder::{GuardBuilder, GuardError};
+pub use part::GuardPart;
 pub use permit::Guarded;
 
 use std::fmt;
@@ -26,12 +26,13 @@ use super::signal::{Profile, Scope, Signals};
 use super::tells::Tells;
 use super::usage::Usage;
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Reason, Standing};
-use crate::limiter::gate::{Core, wake_all};
-use crate::limiter::{Census, Limiter, Permit, TryLimiter, Unlimited};
+use crate::combine::AcquireAll;
+use crate::core::Limit;
+use crate::limiter::{Compose, Limiter, Unlimited};
+use crate::types::{Ask, Denied, Error, LimitStatus};
 use crate::units::{Cost, Name, Timestamp};
 use calls::Pass;
-use gate::GuardGate;
+use state::GuardState;
 
 /// A guard of the calls to one upstream: await it before each call, and let it observe each answer. A cheap handle: clones
 /// share one state.
@@ -64,7 +65,7 @@ use gate::GuardGate;
 /// ```
 pub struct Guard<L = Unlimited, C: Clock = DefaultClock> {
     limits: L,
-    core: Arc<Core<GuardGate, C>>,
+    limit: Arc<Limit<GuardState, C>>,
     told: Arc<Told>,
 }
 
@@ -92,14 +93,17 @@ impl Told {
     }
 }
 
-fn answered<C: Clock>(core: &Arc<Core<GuardGate, C>>, told: &Told, pass: Option<&Pass>, signals: &Signals) {
-    let (wakers, wait) = core.change(|gate, now| gate.answered(now, pass, signals));
-    let panicked = wake_all(wakers);
+fn answered<C: Clock>(
+    limit: &Arc<Limit<GuardState, C>>,
+    told: &Told,
+    pass: Option<&Pass>,
+    signals: &Signals,
+) {
+    let wait = limit.change(|state, now| state.answered(now, pass, signals));
     told.pass_on(signals, wait);
-    panicked.resume();
 }
 
-impl<L: Limiter> Guard<L> {
+impl<L: Compose> Guard<L> {
     /// A guard that is never looser than `limits`, on the default clock.
     #[must_use]
     pub fn new(limits: L) -> Self {
@@ -126,7 +130,7 @@ impl Guard {
     }
 }
 
-impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
+impl<L: Compose, C: Clock> Guard<L, C> {
     /// Waits in line for a permit to call: for what the upstream has said, then for the limits.
     ///
     /// # Cancel safety
@@ -141,7 +145,7 @@ impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
     /// The future panics when polled again after it has answered.
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireGuarded<L, C> {
         let ask = ask.into();
-        AcquireGuarded::new(self.clone(), Usage::requests(ask.units().units()), ask.max_wait())
+        AcquireAll::new(self.part_for(Usage::requests(ask.units().units())), ask.max_wait())
     }
 
     /// Waits for a permit for a call whose tokens count: all of its units are reserved together, or none.
@@ -157,15 +161,29 @@ impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
     /// # Errors
     /// As [`acquire`](Guard::acquire); an input above a quota's capacity can never go.
     pub fn reserve(&self, most: Usage) -> AcquireGuarded<L, C> {
-        AcquireGuarded::new(self.clone(), self.estimate(most), None)
+        AcquireAll::new(self.part_for(self.estimate(most)), None)
+    }
+
+    /// Waits for a permit as a thread: no runtime is needed. Do not call it from a task.
+    ///
+    /// # Errors
+    /// As [`acquire`](Guard::acquire).
+    pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<Guarded<L::Permit, C>, Error<L::Fault>> {
+        let ask = ask.into();
+        AcquireAll::new(self.part_for(Usage::requests(ask.units().units())), ask.max_wait()).block()
+    }
+
+    fn part_for(&self, usage: Usage) -> GuardPart<L::Part, C> {
+        let limits = self.limits.part(&(), Cost::new(usage.requests));
+        GuardPart::new(Arc::clone(&self.limit), Arc::clone(&self.told), usage, limits)
     }
 
     /// What [`reserve`](Guard::reserve) would reserve for a call.
     #[must_use]
     pub fn estimate(&self, most: Usage) -> Usage {
-        self.core.with_gate(|gate, _| {
-            let output_tokens = gate.outputs.expect(most.output_tokens);
-            gate.upstream.clip_output(Usage { output_tokens, ..most })
+        self.limit.with_state(|state, _| {
+            let output_tokens = state.outputs.expect(most.output_tokens);
+            state.upstream.clip_output(Usage { output_tokens, ..most })
         })
     }
 }
@@ -178,37 +196,36 @@ impl<L, C: Clock> Guard<L, C> {
             if let Some(retries) = self.told.retries.as_ref().filter(|_| !signals.failed) {
                 retries.succeeded();
             }
-            answered(&self.core, &self.told, None, &signals);
+            answered(&self.limit, &self.told, None, &signals);
         }
     }
 
     /// Holds everybody until `wait` from now, in place of any hold there is: a shorter one lets those who wait go sooner. Beyond
     /// the [ceiling](GuardBuilder::ceiling) all are refused, as where the server asks for so long.
     pub fn hold(&self, wait: Duration) {
-        wake_all(self.core.change(|gate, now| gate.hold(now, wait, true))).resume();
+        self.limit.change(|state, now| state.hold(now, wait, true));
     }
 
     /// Ends the hold, and forgets what the server has told of its budgets and what it has taught: it begins again as it did
     /// when it was new.
     pub fn lift(&self) {
-        let wakers = self.core.change(|gate, now| {
-            gate.forget(now);
-            gate.hold(now, Duration::ZERO, true)
+        self.limit.change(|state, now| {
+            state.forget(now);
+            state.hold(now, Duration::ZERO, true);
         });
-        wake_all(wakers).resume();
     }
 
     /// For how long everybody is held from now on; zero if nobody is.
     #[must_use]
     pub fn held_for(&self) -> Duration {
-        self.core.with_gate(|gate, now| gate.held_for(now))
+        self.limit.with_state(|state, now| state.held_for(now))
     }
 
     /// The rate in requests a second at which calls are spaced: the one it was told to start at, or once a throttle has taught
     /// one what is learnt.
     #[must_use]
     pub fn learned_rate(&self) -> Option<f64> {
-        self.core.with_gate(|gate, _| gate.upstream.pace.as_ref().map(pace::Pace::rate))
+        self.limit.with_state(|state, _| state.upstream.pace.as_ref().map(pace::Pace::rate))
     }
 
     /// Whether a call with this answer may be made again. Counts the failure; where it may, acquire a permit anew: it
@@ -230,7 +247,7 @@ impl<L, C: Clock> Guard<L, C> {
     /// The time since the Unix epoch on the guard's clock: what [`Signals::read`] wants to know.
     #[must_use]
     pub fn unix(&self) -> Duration {
-        let clock = self.core.clock();
+        let clock = self.limit.clock();
         Duration::from_nanos(clock.unix_ns().saturating_add(clock.now().as_ns()))
     }
 
@@ -243,19 +260,19 @@ impl<L, C: Clock> Guard<L, C> {
     /// The name refusals of its own carry.
     #[must_use]
     pub fn name(&self) -> Option<&Name> {
-        self.core.name()
+        self.limit.name()
     }
 
     /// How many wait in its line.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.core.snapshot().waiting
+        self.limit.snapshot().waiting
     }
 
     /// Closes for good: those who wait and all who come are refused as closed. Permits out stay valid.
     pub fn close(&self) {
-        self.core.close();
-        wake_all(self.core.change(|gate, _| gate.close())).resume();
+        self.limit.close();
+        self.limit.change(|state, _| state.close());
     }
 
     /// Makes it one of a group. Once.
@@ -265,7 +282,7 @@ impl<L, C: Clock> Guard<L, C> {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.core.with_gate(|_, now| now)
+        self.limit.with_state(|_, now| now)
     }
 
     /// Whether nothing is under way and nothing is known that a new guard would not soon know: what its limits tell is as
@@ -274,22 +291,22 @@ impl<L, C: Clock> Guard<L, C> {
     where
         L: Limiter,
     {
-        let mut is_fresh = Arc::strong_count(&self.core) == 1;
-        self.limits.report(&(), &mut |standing| {
+        let mut is_fresh = Arc::strong_count(&self.limit) == 1;
+        self.limits.status(&(), &mut |standing| {
             let idle = standing.reset_after == Some(Duration::ZERO);
             is_fresh &= idle || (standing.policy.concurrent && standing.remaining == standing.policy.limit);
         });
-        is_fresh && self.core.with_gate(GuardGate::is_idle)
+        is_fresh && self.limit.with_state(GuardState::is_idle)
     }
 
     pub(super) fn hold_at_least(&self, wait: Duration) {
-        wake_all(self.core.change(|gate, now| gate.hold(now, wait, false))).resume();
+        self.limit.change(|state, now| state.hold(now, wait, false));
     }
 }
 
 impl<L: Clone, C: Clock> Clone for Guard<L, C> {
     fn clone(&self) -> Self {
-        Self { limits: self.limits.clone(), core: Arc::clone(&self.core), told: Arc::clone(&self.told) }
+        Self { limits: self.limits.clone(), limit: Arc::clone(&self.limit), told: Arc::clone(&self.told) }
     }
 }
 
@@ -302,8 +319,11 @@ impl<L, C: Clock> fmt::Debug for Guard<L, C> {
     }
 }
 
+/// The wait for a [`Guarded`] permit: for the guard and its limits, granted at one instant.
+pub type AcquireGuarded<L, C = DefaultClock> = AcquireAll<GuardPart<<L as Compose>::Part, C>>;
+
 /// A guard is a limiter: it goes wherever a limiter goes.
-impl<K: ?Sized, L: Limiter + Clone, C: Clock> Limiter<K> for Guard<L, C> {
+impl<K: ?Sized, L: Compose, C: Clock> Limiter<K> for Guard<L, C> {
     type Permit = Guarded<L::Permit, C>;
     type Fault = L::Fault;
     type Acquire = AcquireGuarded<L, C>;
@@ -312,30 +332,21 @@ impl<K: ?Sized, L: Limiter + Clone, C: Clock> Limiter<K> for Guard<L, C> {
         Self::acquire(self, ask)
     }
 
-    fn holds(&self) -> bool {
-        self.limits.holds()
-    }
-
-    fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {
-        self.limits.report(&(), visit);
-    }
-
-    fn census(&self) -> Option<Census> {
-        self.limits.census()
-    }
-}
-
-impl<K: ?Sized, L: TryLimiter + Clone, C: Clock> TryLimiter<K> for Guard<L, C> {
     fn try_acquire(&self, _key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
-        let usage = Usage::requests(cost.units());
-        let mut pass = self.core.take(usage, |pass| pass)?;
-        let permit = self.limits.try_acquire(&(), cost).inspect_err(|_| self.core.give_back(pass, usage))?;
-        if self.core.with_gate(|gate, now| gate.send(now, &mut pass)) {
-            return Ok(Guarded::new(self, pass, permit));
-        }
-        permit.refund();
-        self.core.give_back(pass, usage);
-        let wait = self.core.ready_in(usage)?;
-        Err(Denied::new(Reason::Exhausted).after(Some(wait)).by(self.name().cloned()))
+        crate::combine::take_now(self.part_for(Usage::requests(cost.units())))
+    }
+
+    fn status(&self, _key: &K, visit: &mut dyn FnMut(&LimitStatus)) {
+        self.limits.status(&(), visit);
     }
 }
+
+impl<K: ?Sized, L: Compose, C: Clock> Compose<K> for Guard<L, C> {
+    type Part = GuardPart<L::Part, C>;
+
+    fn part(&self, _key: &K, cost: Cost) -> Self::Part {
+        self.part_for(Usage::requests(cost.units()))
+    }
+}
+
+impl<L, C: Clock> crate::combine::LimiterExt for Guard<L, C> {}

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::guard::{Group, Guard};
 use super::origin::Origin;
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Denied, Reason};
-use crate::limiter::{Census, HashStore, Room, Unlimited};
+use crate::limiter::{HashStore, Room, Unlimited};
 use crate::sync::Mutex;
+use crate::types::{Denied, KeyStats, Reason};
 use crate::units::Timestamp;
 
 /// A guard for each key: for each host, each route, each bucket of an API. A cheap handle: clones share the guards.
@@ -68,7 +68,7 @@ struct Hold {
 impl<K, L, C> Guards<K, L, C>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
-    L: crate::limiter::Limiter + Clone + Send + Sync + 'static,
+    L: crate::limiter::Compose + Clone + Send + Sync + 'static,
     C: Clock,
 {
     /// Guards as `make` makes them, at most 10,000. It must not ask these guards for another.
@@ -140,7 +140,7 @@ where
 
     /// How many keys there are, and how many have been dropped and refused.
     #[must_use]
-    pub fn census(&self) -> Census {
+    pub fn census(&self) -> KeyStats {
         self.shared.room.census()
     }
 }
@@ -161,7 +161,7 @@ impl<K, L, C: Clock> Shared<K, L, C> {
 impl<K, L, C> Group for Shared<K, L, C>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
-    L: crate::limiter::Limiter + Clone + Send + Sync + 'static,
+    L: crate::limiter::Compose + Clone + Send + Sync + 'static,
     C: Clock,
 {
     fn hold_all(&self, wait: Duration) {

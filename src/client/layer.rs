@@ -16,9 +16,9 @@ use tower_service::Service;
 
 use super::{Guard, Guards, Origin};
 use crate::clock::Clock;
-use crate::decision::{Ask, Denied};
-use crate::limiter::Limiter;
+use crate::limiter::{Compose, Limiter};
 use crate::tower::LimitError;
+use crate::types::{Ask, Denied};
 
 /// Puts a guard around an HTTP client: hyper-util's, a channel of tonic's, or what else is a service of requests.
 ///
@@ -92,7 +92,7 @@ impl<S: fmt::Debug, G> fmt::Debug for GuardService<S, G> {
 /// What tells the guard of a call: a [`Guard`] for all, or [`Guards`] of [`Origin`]s. Sealed.
 pub trait GuardOf: sealed::Sealed {
     /// What its guards hold.
-    type Limits: Limiter + Clone;
+    type Limits: Compose + Clone;
     /// What they read time from.
     type Clock: Clock;
 
@@ -113,7 +113,7 @@ mod sealed {
     impl<L, C: super::Clock> Sealed for super::Guards<super::Origin, L, C> {}
 }
 
-impl<L: Limiter + Clone, C: Clock> GuardOf for Guard<L, C> {
+impl<L: Compose + Clone, C: Clock> GuardOf for Guard<L, C> {
     type Limits = L;
     type Clock = C;
 
@@ -126,7 +126,7 @@ impl<L: Limiter + Clone, C: Clock> GuardOf for Guard<L, C> {
     }
 }
 
-impl<L: Limiter + Clone + Send + Sync + 'static, C: Clock> GuardOf for Guards<Origin, L, C> {
+impl<L: Compose + Clone + Send + Sync + 'static, C: Clock> GuardOf for Guards<Origin, L, C> {
     type Limits = L;
     type Clock = C;
 

@@ -10,7 +10,7 @@ use super::layer::GuardOf;
 use super::reqwest::guarded;
 use super::{Guard, Guards, Origin};
 use crate::clock::Clock;
-use crate::limiter::Limiter;
+use crate::limiter::Compose;
 use crate::tower::LimitError;
 
 macro_rules! middleware {
@@ -18,7 +18,7 @@ macro_rules! middleware {
         $(#[$doc])*
         impl<L, C: Clock> Middleware for $guards
         where
-            L: Limiter<Permit: Send + Sync + 'static, Acquire: Send, Fault: std::error::Error + Send + Sync + 'static>,
+            L: Compose<Permit: Send + Sync + 'static, Acquire: Send, Part: Send, Fault: std::error::Error + Send + Sync + 'static>,
             L: Clone + Send + Sync + 'static,
         {
             // As the macro of `async-trait` writes it.
@@ -56,7 +56,7 @@ async fn handle<G: GuardOf>(
     next: Next<'_>,
 ) -> Result<Response>
 where
-    G::Limits: Limiter<Permit: Send + Sync + 'static, Fault: std::error::Error + Send + Sync + 'static>,
+    G::Limits: Compose<Permit: Send + Sync + 'static, Fault: std::error::Error + Send + Sync + 'static>,
 {
     let sent = guarded(guards, request, |request| next.run(request, extensions)).await;
     sent.map_err(|error| match error {

@@ -9,16 +9,16 @@ use ::reqwest::{Body, Request, RequestBuilder, Response, ResponseBuilderExt, Url
 use super::layer::{GuardBody, GuardOf};
 use super::{Guard, Guarded, Guards, Origin, Profile, Signals, Tells};
 use crate::clock::Clock;
-use crate::decision::{Ask, Error};
-use crate::limiter::Limiter;
+use crate::limiter::{Compose, Limiter};
 use crate::tower::LimitError;
+use crate::types::{Ask, Error};
 
 /// What sending under a guard comes to: the response, a refusal, or the client's own error.
 type Sent<F> = Result<Response, LimitError<::reqwest::Error, F>>;
 
 impl<L, C: Clock> Guard<L, C>
 where
-    L: Limiter + Clone,
+    L: Compose + Clone,
     L::Permit: Send + Sync + 'static,
 {
     /// Sends the request once it may go, and observes the response. The permit is held until the body of the response has
@@ -52,7 +52,7 @@ where
 
 impl<L, C: Clock> Guards<Origin, L, C>
 where
-    L: Limiter + Clone + Send + Sync + 'static,
+    L: Compose + Clone + Send + Sync + 'static,
     L::Permit: Send + Sync + 'static,
 {
     /// Sends the request once the guard of its origin lets it, and observes the response for the origin that it came from

@@ -1,6 +1,7 @@
 use std::sync::OnceLock;
+use std::task::Waker;
 
-use super::{Clock, NoTimer, system};
+use super::{Armed, Clock, SystemClock, SystemTimer, Timer};
 use crate::units::Timestamp;
 
 /// The processor's time-stamp counter: cheaper to read than the system's clock, where it can be trusted.
@@ -8,7 +9,7 @@ use crate::units::Timestamp;
 /// Nobody but the operating system knows whether the counters of all processors agree, keep their pace, and survive a
 /// move of the virtual machine. Where they do not, a limit by this clock keeps its promise by the readings it is given:
 /// a reading that lags refuses for longer, one that leaps ahead refills early. Where there is no counter the system's
-/// clock is read. It has no timers, as [`SystemClock`](super::SystemClock).
+/// clock is read. It waits by the timers of [`SystemClock`].
 #[derive(Debug, Clone)]
 pub struct TscClock {
     counter: quanta::Clock,
@@ -27,7 +28,7 @@ impl Default for TscClock {
         static FIRST: OnceLock<TscClock> = OnceLock::new();
         let first = FIRST.get_or_init(|| {
             let counter = quanta::Clock::new();
-            let zero = Zero { raw: counter.raw(), at_ns: super::SystemClock.now().as_ns() };
+            let zero = Zero { raw: counter.raw(), at_ns: SystemClock.now().as_ns() };
             Self { counter, zero }
         });
         first.clone()
@@ -35,7 +36,7 @@ impl Default for TscClock {
 }
 
 impl Clock for TscClock {
-    type Timer = NoTimer;
+    type Timer = TscTimer;
 
     #[inline]
     fn now(&self) -> Timestamp {
@@ -45,10 +46,37 @@ impl Clock for TscClock {
     }
 
     fn unix_ns(&self) -> u64 {
-        system::unix_ns()
+        SystemClock.unix_ns()
     }
 
-    fn timer(&self) -> Option<NoTimer> {
-        None
+    fn timer(&self) -> Option<TscTimer> {
+        Some(TscTimer { clock: self.clone(), timer: SystemClock.timer()? })
+    }
+}
+
+/// A timer of the [`TscClock`]: one of the system's clock, set for the time that is left.
+#[derive(Debug)]
+pub struct TscTimer {
+    clock: TscClock,
+    timer: SystemTimer,
+}
+
+impl Timer for TscTimer {
+    fn is_here(&self) -> bool {
+        self.timer.is_here()
+    }
+
+    fn arm(&mut self, at: Timestamp, waker: &Waker) -> Armed {
+        let left = at.since(self.clock.now());
+        if left.is_zero() {
+            return Armed::Due;
+        }
+        match self.timer.arm(SystemClock.now().after(left), waker) {
+            // The two clocks differ by a little: it is armed again until its own says that the time has come.
+            Armed::Due if at > self.clock.now() => {
+                self.timer.arm(SystemClock.now().after(at.since(self.clock.now())), waker)
+            }
+            armed => armed,
+        }
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::fields::seconds;
 use super::grpc::{self, Code, Retry};
 use super::problem::Problem;
-use crate::decision::{Denied, Reason, Standing};
+use crate::types::{Denied, LimitStatus, Reason};
 use crate::units::Name;
 
 /// A request that is refused, for a hook that [answers](super::HttpLayer::answer) it.
@@ -22,7 +22,7 @@ pub struct Refusal<'a> {
     /// What the limit said; `None` when the limiter could not decide.
     pub denied: Option<&'a Denied>,
     /// Where the limits stand that were asked, if clients are told.
-    pub standings: &'a [Standing],
+    pub standings: &'a [LimitStatus],
     pub(super) status: StatusCode,
     pub(super) wait: Option<Duration>,
     /// What the fields call the limit that refused.
@@ -36,7 +36,7 @@ impl Refusal<'_> {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.denied.map(Denied::reason) {
-            Some(Reason::Exhausted | Reason::LineFull | Reason::Evicted | Reason::ExceedsCapacity) => {
+            Some(Reason::Exhausted | Reason::QueueFull | Reason::Evicted | Reason::ExceedsCapacity) => {
                 self.status
             }
             Some(Reason::NoKey) => StatusCode::BAD_REQUEST,
@@ -77,9 +77,9 @@ impl Refusal<'_> {
 
     fn made(&self, retry_after: Option<u64>) -> Response<Bytes> {
         if self.is_grpc() {
-            use Reason::{Evicted, ExceedsCapacity, Exhausted, LineFull, NoKey, NoPeer, NoTimer};
+            use Reason::{Evicted, ExceedsCapacity, Exhausted, NoKey, NoPeer, NoTimer, QueueFull};
             let code = match self.denied.map(Denied::reason) {
-                Some(Exhausted | LineFull | Evicted | ExceedsCapacity) => Code::ResourceExhausted,
+                Some(Exhausted | QueueFull | Evicted | ExceedsCapacity) => Code::ResourceExhausted,
                 Some(NoKey) => Code::InvalidArgument,
                 Some(NoPeer | NoTimer) => Code::Internal,
                 _ => Code::Unavailable,
@@ -111,14 +111,14 @@ impl Refusal<'_> {
             Some(Reason::NoKey) => "The request lacks what its limit is kept per",
             Some(Reason::NoPeer | Reason::NoTimer) => "The server is not set up for its limits",
             Some(Reason::ExceedsCapacity) => "The request is larger than its limit",
-            Some(Reason::Exhausted | Reason::LineFull | Reason::Evicted) => "Too many requests",
+            Some(Reason::Exhausted | Reason::QueueFull | Reason::Evicted) => "Too many requests",
             _ => "The service takes no requests for now",
         }
     }
 
     fn problem_type(&self) -> &'static str {
         match self.denied.map(Denied::reason) {
-            Some(Reason::Exhausted | Reason::LineFull | Reason::Evicted | Reason::ExceedsCapacity) => {
+            Some(Reason::Exhausted | Reason::QueueFull | Reason::Evicted | Reason::ExceedsCapacity) => {
                 "https://iana.org/assignments/http-problem-types#quota-exceeded"
             }
             Some(Reason::NoKey | Reason::NoPeer | Reason::NoTimer) => "about:blank",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{DictSerializer, KeyRef};
 
-use crate::decision::Standing;
+use crate::types::LimitStatus;
 use crate::units::Name;
 
 /// How clients are told. Versions of one draft, and what came before it.
@@ -62,7 +62,7 @@ impl Told {
     }
 
     /// All of `standings`, each under a name of its own.
-    pub(super) fn all(standings: &[Standing]) -> Vec<Self> {
+    pub(super) fn all(standings: &[LimitStatus]) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::with_capacity(standings.len());
         for standing in standings {
             let name = standing.limit.as_ref().map_or("default", Name::as_str);
@@ -132,7 +132,7 @@ impl FieldFormat {
     /// Puts each of the fields that tell of `standings`.
     pub(super) fn each(
         self,
-        standings: &[Standing],
+        standings: &[LimitStatus],
         unix_now: impl FnOnce() -> Duration,
         put: &mut dyn FnMut(HeaderName, HeaderValue),
     ) {

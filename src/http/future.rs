@@ -18,9 +18,9 @@ use super::body::Body;
 use super::service::Shared;
 use super::settle::{Charge, Held};
 use super::tell::Tell;
-use crate::decision::{Ask, Denied, Error};
 use crate::limiter::{Limiter, Permit};
 use crate::sync::{AtomicUsize, Ordering};
+use crate::types::{Ask, Denied, Error, Reason};
 use crate::units::Cost;
 
 /// The response of a limited service. Dropped while it waits it leaves the line and the request is not made; dropped
@@ -91,24 +91,27 @@ impl<S: Service<Request<B>> + Clone, L: Limiter<Parts>, B> HttpFuture<S, L, B> {
         let Shared { limiter, options } = &**shared;
         let cost = options.cost.as_ref().map_or(Cost::ONE, |cost| cost(&parts));
         let may_wait = options.wait > Duration::ZERO;
-        // Where nobody waits it is decided now: there is nothing to keep for later. One that might wait asks for nothing
-        // before its first poll.
-        let now = if may_wait { None } else { limiter.acquire_now(&parts, cost, options.use_permit()) };
-        match now {
-            // Nothing to see to.
-            Some(Ok(None)) if !options.use_permit() => {
-                let response = service.call(Request::from_parts(parts, body));
-                return Self(Stage::Running { response, held: None, after: None });
+        // Without a wait it is decided now: there is nothing to keep for later. An ask that may wait takes nothing before
+        // its first poll.
+        if !may_wait {
+            let granted = if L::Permit::IS_HELD || options.use_permit() {
+                limiter.try_acquire(&parts, cost).map(Some)
+            } else {
+                limiter.check(&parts, cost).map(|()| None)
+            };
+            match granted {
+                Ok(None) => {
+                    let response = service.call(Request::from_parts(parts, body));
+                    return Self(Stage::Running { response, held: None, after: None });
+                }
+                Ok(permit) => {
+                    let (held, after) = shared.admit(permit, &mut parts);
+                    let response = service.call(Request::from_parts(parts, body));
+                    return Self(Stage::Running { response, held, after });
+                }
+                Err(denied) if denied.reason() == Reason::MustAwait => {}
+                Err(denied) => return Self(Stage::Refused(Some(shared.refuse(Some(&denied), &mut parts)))),
             }
-            Some(Ok(permit)) => {
-                let (held, after) = shared.admit(permit, &mut parts);
-                let response = service.call(Request::from_parts(parts, body));
-                return Self(Stage::Running { response, held, after });
-            }
-            Some(Err(denied)) => {
-                return Self(Stage::Refused(Some(shared.refuse(Some(&denied), &mut parts))));
-            }
-            None => {}
         }
         // Before it joins the line: one that may not wait must not take another's place there.
         let place = if may_wait { Place::take(&options.waiting, options.waiting_max) } else { None };
@@ -129,8 +132,8 @@ impl<L: Limiter<Parts>> Shared<L> {
         let after = options.sees_response().then(|| {
             let tell = Tell::new(options, request, |request, visit| match &permit {
                 // The permit knows without looking for the key again, but not of what was only on trial.
-                Some(permit) if !options.tells_shadow => permit.report(visit),
-                _ => limiter.report(request, visit),
+                Some(permit) if !options.tells_shadow => permit.status(visit),
+                _ => limiter.status(request, visit),
             });
             Box::new(After { shared: Arc::clone(self), tell })
         });
@@ -147,7 +150,7 @@ impl<L: Limiter<Parts>> Shared<L> {
     /// The answer to a request that does not go on; `None`: the limiter could not decide.
     fn refuse(&self, denied: Option<&Denied>, request: &mut Parts) -> Response<Bytes> {
         let Self { limiter, options } = self;
-        let tell = Tell::new(options, request, |request, visit| limiter.report(request, visit));
+        let tell = Tell::new(options, request, |request, visit| limiter.status(request, visit));
         tell.refused(options, request, denied)
     }
 }

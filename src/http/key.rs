@@ -17,8 +17,8 @@ use std::marker::PhantomData;
 
 use ::http::request::Parts;
 
-use crate::decision::Reason;
-use crate::limiter::{Found, KeyOf};
+use crate::combine::{Found, KeyOf};
+use crate::types::Reason;
 
 /// The route that the framework matched, never the path as it was sent: all requests that match no route share one
 /// key.

@@ -126,7 +126,7 @@ impl<L> HttpLayer<L> {
     }
 
     /// At most so many requests wait at once, all keys together: 1,000 unless set. Others may not wait: they go at once
-    /// or are refused. That no key takes all of these places is for its [`Line`](crate::Line) to say.
+    /// or are refused. That no key takes all of these places is for its [`Queue`](crate::Queue) to say.
     pub fn max_waiting(self, requests: usize) -> Self {
         self.set(|options| options.waiting_max = requests)
     }

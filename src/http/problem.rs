@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::memo::Memo;
-use crate::decision::Reason;
+use crate::types::Reason;
 use crate::units::Name;
 
 /// What a problem document says.

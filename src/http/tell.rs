@@ -12,14 +12,14 @@ use super::answer::{Refusal, put_retry_after};
 use super::fields::Told;
 use super::layer::{Existing, Options};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Denied, Reason, Standing};
+use crate::types::{Denied, LimitStatus, Reason};
 
 /// Mostly there is one limit.
-type Standings = SmallVec<[Standing; 1]>;
+type Statuses = SmallVec<[LimitStatus; 1]>;
 
 /// Where the limits of one request stood when it was decided.
 pub(super) struct Tell {
-    standings: Standings,
+    standings: Statuses,
     /// Whether another layer will tell of its own limits on the same response.
     inside: bool,
 }
@@ -31,7 +31,7 @@ struct Outside;
 /// In the extensions of a response: what a layer has told, for the layer outside of it to tell together with its own.
 #[derive(Clone)]
 struct Shown {
-    standings: Standings,
+    standings: Statuses,
     /// What the format it told in calls its fields.
     names: &'static [HeaderName],
     /// The fields that were there before, which are the handler's.
@@ -42,9 +42,9 @@ impl Tell {
     pub(super) fn new(
         options: &Options,
         request: &mut Parts,
-        report: impl FnOnce(&Parts, &mut dyn FnMut(&Standing)),
+        report: impl FnOnce(&Parts, &mut dyn FnMut(&LimitStatus)),
     ) -> Self {
-        let mut standings = Standings::new();
+        let mut standings = Statuses::new();
         if options.format.is_none() {
             return Self { standings, inside: false };
         }

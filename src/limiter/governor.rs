@@ -11,7 +11,7 @@ use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use governor::clock::Clock as GovernorClock;
@@ -20,9 +20,10 @@ use governor::state::keyed::KeyedStateStore;
 use governor::state::{DirectStateStore, NotKeyed};
 use governor::{NotUntil, RateLimiter};
 
-use super::{Limiter, Permit, TryLimiter};
-use crate::clock::{Armed, Clock, DefaultClock, Timer};
-use crate::decision::{Ask, Denied, Error, Reason};
+use super::{Compose, Limiter, Part, PartStage, Permit};
+use crate::clock::{Clock, DefaultClock, Sleep};
+use crate::core::Members;
+use crate::types::{Ask, Denied, Error, LimitStatus, Reason};
 use crate::units::{Cost, Timestamp};
 
 /// Looks at governor's limiter: the wait, if it refuses, or `None` when no wait would help.
@@ -34,7 +35,7 @@ pub struct AcquireGovernor {
     look: Box<Look>,
     units: Cost,
     deadline: Option<Timestamp>,
-    timer: Option<<DefaultClock as Clock>::Timer>,
+    sleep: Option<Sleep>,
 }
 
 /// Proof that governor let one act. Its charge stands whatever is done with it.
@@ -45,6 +46,8 @@ pub struct GovernorPermit {
 }
 
 impl Permit for GovernorPermit {
+    const IS_HELD: bool = false;
+
     fn cost(&self) -> Cost {
         self.units
     }
@@ -61,7 +64,7 @@ impl fmt::Debug for AcquireGovernor {
 impl AcquireGovernor {
     fn new(ask: Ask, look: Box<Look>) -> Self {
         let deadline = ask.max_wait().map(|wait| DefaultClock::default().now().after(wait));
-        Self { look, units: ask.units(), deadline, timer: None }
+        Self { look, units: ask.units(), deadline, sleep: None }
     }
 }
 
@@ -69,30 +72,23 @@ impl Future for AcquireGovernor {
     type Output = Result<GovernorPermit, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let clock = DefaultClock::default();
         loop {
+            if let Some(sleep) = &mut self.sleep {
+                if !ready!(sleep.poll(cx.waker(), false)) {
+                    return Poll::Ready(Err(Denied::new(Reason::NoTimer).into()));
+                }
+                self.sleep = None;
+            }
             let wait = match (self.look)() {
                 Ok(()) => return Poll::Ready(Ok(GovernorPermit { units: self.units })),
                 Err(Some(wait)) => wait,
                 Err(None) => return Poll::Ready(Err(Denied::new(Reason::ExceedsCapacity).into())),
             };
-            let denied = |reason| Poll::Ready(Err(Denied::new(reason).after(Some(wait)).into()));
-            let at = clock.now().after(wait);
+            let at = DefaultClock::default().now().after(wait);
             if self.deadline.is_some_and(|deadline| at > deadline) {
-                return denied(Reason::Exhausted);
+                return Poll::Ready(Err(Denied::new(Reason::Exhausted).after(Some(wait)).into()));
             }
-            let here = self.timer.as_ref().is_some_and(Timer::is_here);
-            let Some(mut timer) = self.timer.take().filter(|_| here).or_else(|| clock.timer()) else {
-                return denied(Reason::NoTimer);
-            };
-            match timer.arm(at, cx.waker()) {
-                Armed::Set => {
-                    self.timer = Some(timer);
-                    return Poll::Pending;
-                }
-                // Gone: made anew in the runtime this is polled in.
-                Armed::Due | Armed::Gone => {}
-            }
+            self.sleep = Some(Sleep::new(DefaultClock::default(), wait));
         }
     }
 }
@@ -165,16 +161,25 @@ where
         let limiter = Self::clone(self);
         AcquireGovernor::new(ask, Box::new(move || look_direct(&limiter, ask.units())))
     }
+
+    fn try_acquire(&self, _key: &(), cost: Cost) -> Result<GovernorPermit, Denied> {
+        look_direct(self, cost).map(|()| GovernorPermit { units: cost }).map_err(refusal)
+    }
+
+    fn status(&self, _key: &(), _visit: &mut dyn FnMut(&LimitStatus)) {}
 }
 
-impl<S, C, MW> TryLimiter for Arc<RateLimiter<NotKeyed, S, C, MW>>
+impl<S, C, MW> Compose for Arc<RateLimiter<NotKeyed, S, C, MW>>
 where
     S: DirectStateStore + Send + Sync + 'static,
     C: GovernorClock + Send + Sync + 'static,
     MW: RateLimitingMiddleware<C::Instant, NegativeOutcome = NotUntil<C::Instant>> + Send + Sync + 'static,
 {
-    fn try_acquire(&self, _key: &(), cost: Cost) -> Result<GovernorPermit, Denied> {
-        look_direct(self, cost).map(|()| GovernorPermit { units: cost }).map_err(refusal)
+    type Part = GovernorPart;
+
+    fn part(&self, _key: &(), cost: Cost) -> GovernorPart {
+        let limiter = Self::clone(self);
+        GovernorPart { look: Box::new(move || look_direct(&limiter, cost)), cost }
     }
 }
 
@@ -193,16 +198,63 @@ where
         let (limiter, key) = (Self::clone(self), key.clone());
         AcquireGovernor::new(ask, Box::new(move || look_keyed(&limiter, &key, ask.units())))
     }
+
+    fn try_acquire(&self, key: &K, cost: Cost) -> Result<GovernorPermit, Denied> {
+        look_keyed(self, key, cost).map(|()| GovernorPermit { units: cost }).map_err(refusal)
+    }
+
+    fn status(&self, _key: &K, _visit: &mut dyn FnMut(&LimitStatus)) {}
 }
 
-impl<K, S, C, MW> TryLimiter<K> for Arc<RateLimiter<K, S, C, MW>>
+impl<K, S, C, MW> Compose<K> for Arc<RateLimiter<K, S, C, MW>>
 where
     K: std::hash::Hash + Eq + Clone + Send + Sync + 'static,
     S: KeyedStateStore<K> + Send + Sync + 'static,
     C: GovernorClock + Send + Sync + 'static,
     MW: RateLimitingMiddleware<C::Instant, NegativeOutcome = NotUntil<C::Instant>> + Send + Sync + 'static,
 {
-    fn try_acquire(&self, key: &K, cost: Cost) -> Result<GovernorPermit, Denied> {
-        look_keyed(self, key, cost).map(|()| GovernorPermit { units: cost }).map_err(refusal)
+    type Part = GovernorPart;
+
+    fn part(&self, key: &K, cost: Cost) -> GovernorPart {
+        let (limiter, key) = (Self::clone(self), key.clone());
+        GovernorPart { look: Box::new(move || look_keyed(&limiter, &key, cost)), cost }
+    }
+}
+
+/// An ask to one of governor's limiters: taken last, because governor gives nothing back.
+pub struct GovernorPart {
+    look: Box<Look>,
+    cost: Cost,
+}
+
+impl Part for GovernorPart {
+    type Permit = GovernorPermit;
+    type Fault = Infallible;
+
+    fn stage(&self) -> PartStage {
+        PartStage::Last
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        Some(DefaultClock::default().now())
+    }
+
+    fn peek(&self) -> Result<(), Denied> {
+        Ok(())
+    }
+
+    fn poll_take(&mut self, _cx: &mut Context<'_>) -> Poll<Result<GovernorPermit, Error>> {
+        let taken = (self.look)().map(|()| GovernorPermit { units: self.cost });
+        Poll::Ready(taken.map_err(|wait| refusal(wait).into()))
+    }
+
+    fn enlist(&mut self, _members: &mut Members) -> Result<(), Denied> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for GovernorPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GovernorPart").field("cost", &self.cost).finish_non_exhaustive()
     }
 }

@@ -12,7 +12,6 @@ mod tiers;
 pub use acquire::AcquireKeyed;
 pub(crate) use admin::Later;
 pub use permit::KeyedPermit;
-pub use store::Census;
 #[cfg(feature = "client")]
 pub(crate) use store::HashStore;
 pub use tiers::Tier;
@@ -22,15 +21,18 @@ use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use super::door::Sealed;
-use super::rate::{Standings, Template};
-use super::{Limiter, Now, RateLimiter, Stored, TryLimiter};
-use crate::algorithm::Grant;
+use super::rate::{Statuses, Template};
+use super::{Compose, Limiter, Part, RateLimiter, RatePart, Stored};
+use crate::algorithm::{Algorithm, Grant, When};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Standing};
+use crate::core::Members;
+use crate::core::fast_path::Sealed;
 use crate::sync::{AtomicU64, Mutex, Ordering, RandomState};
+use crate::types::{Ask, Denied, Error, LimitStatus};
 use crate::units::{Cost, Timestamp};
+use alter::Peek;
 use flat::{Flat, Id, Seat};
 use shard::{Common, Kept, Shard, Taken, Want};
 use store::ByHash;
@@ -74,14 +76,14 @@ pub struct Keyed<K, A: Stored, C: Clock = DefaultClock> {
 
 struct Shared<A: Stored, C: Clock> {
     common: Arc<Common<A, C>>,
-    shards: Box<[Part<A, C>]>,
+    shards: Box<[ShardOf<A, C>]>,
     hasher: RandomState,
     /// Held while a change goes through the shards: all of them see the same changes in the same order.
     changing: Mutex<()>,
 }
 
 type TierBy<K> = dyn Fn(&K) -> Tier + Send + Sync;
-type Part<A, C> = Arc<Shard<A, C>>;
+type ShardOf<A, C> = Arc<Shard<A, C>>;
 
 /// What a key is to do.
 enum Way<A: Stored, C: Clock> {
@@ -115,8 +117,8 @@ impl<A: Stored, C: Clock> Shared<A, C> {
             flat: bucket.and_then(|flat| Flat::new(&flat.bucket, cap)),
             room: Room::new(cap),
             overflow,
-            clock: template.clock.clone(),
-            name: template.name.clone(),
+            clock: template.options.clock.clone(),
+            name: template.options.name.clone(),
             changes: AtomicU64::new(0),
             shards: (0..count).map(kept).collect(),
         });
@@ -134,7 +136,7 @@ impl<A: Stored, C: Clock> Shared<A, C> {
     }
 
     /// Keys that share a slot share a shard.
-    fn part(&self, id: Id) -> &Part<A, C> {
+    fn part(&self, id: Id) -> &ShardOf<A, C> {
         &self.shards[id.fingerprint() as usize & (self.shards.len() - 1)]
     }
 
@@ -151,7 +153,7 @@ impl<A: Stored, C: Clock> Shared<A, C> {
 }
 
 impl<A: Stored, C: Clock> Shard<A, C> {
-    /// The permit for what a slot granted; none is needed for an ask of nothing that made no key.
+    /// The permit for what a slot granted.
     fn permit(
         self: Arc<Self>,
         id: Id,
@@ -160,6 +162,50 @@ impl<A: Stored, C: Clock> Shard<A, C> {
     ) -> KeyedPermit<A, C> {
         let grant = Grant::new(at, units);
         KeyedPermit::of_slot(self, id, seat.line, grant, version)
+    }
+
+    fn try_acquire(self: &Arc<Self>, id: Id, tier: Tier, units: u64) -> Result<KeyedPermit<A, C>, Denied> {
+        if let Some(granted) = self.common.take(id, tier, units, true)? {
+            return Ok(Arc::clone(self).permit(id, units, granted));
+        }
+        match self.enter(id, tier, Want::Units { units, pin: true })? {
+            Taken::Slot(Some(slot)) => Ok(Arc::clone(self).permit(id, units, slot)),
+            Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => {
+                limiter.try_acquire(units).map(KeyedPermit::of_limiter)
+            }
+            Taken::Slot(None) | Taken::Way(Way::Exempt) => Ok(KeyedPermit::none()),
+        }
+    }
+
+    /// Tells if `units` could be granted now. Takes nothing, and makes no key.
+    fn peek_ready(&self, id: Id, tier: Tier, units: u64) -> Result<(), Denied> {
+        let algorithm = {
+            let kept = self.kept().lock();
+            kept.tiers.plan(id.hash, tier, &kept.template.algorithm).map(|(_, algorithm)| algorithm.clone())
+        };
+        let Some(algorithm) = algorithm else { return Ok(()) };
+        let name = self.common.name.clone();
+        let denied =
+            |wait_ns| if wait_ns == Some(0) { Ok(()) } else { Err(Denied::exhausted(wait_ns, name)) };
+        match self.peek(id) {
+            Some(Peek::Limiter(limiter)) => limiter.limit.peek(units),
+            Some(Peek::Slot(bucket, backlog, now)) => {
+                denied(wait_ns(&bucket, &mut bucket.resume(now, backlog), now, units))
+            }
+            None => {
+                let now = self.common.clock.now();
+                let unix_ns = self.common.clock.unix_ns().saturating_add(now.as_ns());
+                denied(wait_ns(&algorithm, &mut algorithm.start(now, unix_ns), now, units))
+            }
+        }
+    }
+}
+
+/// The wait for `units`; `None`: no wait helps.
+fn wait_ns<A: Algorithm>(algorithm: &A, state: &mut A::State, now: Timestamp, units: u64) -> Option<u64> {
+    match algorithm.ready_at(state, now, units) {
+        When::At(at) => Some(at.as_ns() - now.as_ns()),
+        When::Never => None,
     }
 }
 
@@ -242,27 +288,17 @@ where
         AcquireKeyed::new(self, self.shared.id(key), self.tier_of(key), ask.into())
     }
 
-    /// Takes a permit about `key` if it may be had now; `None` for an exempt key, which needs none.
+    /// Takes a permit about `key` if it can be granted now. The permit of an exempt key has no cost.
     ///
     /// # Errors
     /// As [`RateLimiter::try_acquire`], and [`Reason::TooManyKeys`](crate::Reason::TooManyKeys).
-    pub fn try_acquire<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<Option<KeyedPermit<A, C>>, Denied>
+    pub fn try_acquire<Q>(&self, key: &Q, cost: impl Into<Cost>) -> Result<KeyedPermit<A, C>, Denied>
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
         let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
-        let part = self.shared.part(id);
-        if let Some(granted) = self.shared.common.take(id, tier, units, true)? {
-            return Ok(Some(Arc::clone(part).permit(id, units, granted)));
-        }
-        match part.enter(id, tier, Want::Units { units, pin: true })? {
-            Taken::Slot(slot) => Ok(slot.map(|slot| Arc::clone(part).permit(id, units, slot))),
-            Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => {
-                limiter.try_acquire(units).map(|permit| Some(KeyedPermit::of_limiter(permit)))
-            }
-            Taken::Way(Way::Exempt) => Ok(None),
-        }
+        self.shared.part(id).try_acquire(id, tier, units)
     }
 
     /// Decides about `key`, and holds nothing.
@@ -293,7 +329,7 @@ where
     }
 
     /// Where the limits of `key` stand; a key without a state stands as a new one. Nothing for an exempt key.
-    fn tell<Q>(&self, key: &Q, visit: &mut dyn FnMut(&Standing))
+    fn tell<Q>(&self, key: &Q, visit: &mut dyn FnMut(&LimitStatus))
     where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
@@ -311,12 +347,12 @@ where
         if common.room.is_full() {
             // It found no room: it stands where all such stand, or nowhere.
             let Some(overflow) = &common.overflow else { return };
-            return Limiter::<()>::report(overflow, &(), visit);
+            return Limiter::<()>::status(overflow, &(), visit);
         }
         let now = common.clock.now();
         let unix_ns = common.clock.unix_ns().saturating_add(now.as_ns());
         let mut state = algorithm.start(now, unix_ns);
-        Standings::of(&algorithm, &mut state, now).tell(common.name.as_ref(), visit);
+        Statuses::of(&algorithm, &mut state, now).tell(common.name.as_ref(), visit);
     }
 }
 
@@ -338,7 +374,7 @@ where
     A: Stored,
     C: Clock,
 {
-    type Permit = Option<KeyedPermit<A, C>>;
+    type Permit = KeyedPermit<A, C>;
     type Fault = Infallible;
     type Acquire = AcquireKeyed<A, C>;
 
@@ -346,36 +382,89 @@ where
         Self::acquire(self, key, ask)
     }
 
-    #[inline]
-    fn answers_now(&self) -> bool {
-        true
+    fn try_acquire(&self, key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
+        Self::try_acquire(self, key, cost)
     }
 
     #[inline]
-    fn acquire_now(&self, key: &K, cost: Cost, use_permit: bool) -> Now<Self::Permit> {
-        Some(if use_permit {
-            Self::try_acquire(self, key, cost).map(Some)
-        } else {
-            self.check(key, cost).map(|()| None)
-        })
+    fn check(&self, key: &K, cost: Cost) -> Result<(), Denied> {
+        Self::check(self, key, cost)
     }
 
-    fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
-        self.tell(key, visit);
-    }
-
-    fn census(&self) -> Option<Census> {
-        Some(Self::census(self))
+    fn status(&self, key: &K, visit: &mut dyn FnMut(&LimitStatus)) {
+        let keys = Some(self.census());
+        self.tell(key, &mut |status| visit(&LimitStatus { keys, ..status.clone() }));
     }
 }
 
-impl<K, A, C> TryLimiter<K> for Keyed<K, A, C>
+impl<K, A, C> Compose<K> for Keyed<K, A, C>
 where
     K: Hash + Eq + Clone,
     A: Stored,
     C: Clock,
 {
-    fn try_acquire(&self, key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
-        Self::try_acquire(self, key, cost)
+    type Part = KeyedPart<A, C>;
+
+    fn part(&self, key: &K, cost: Cost) -> KeyedPart<A, C> {
+        let (id, tier) = (self.shared.id(key), self.tier_of(key));
+        KeyedPart { part: Arc::clone(self.shared.part(id)), id, tier, units: cost.units(), waits: None }
+    }
+}
+
+/// An ask about a key, as a member of a composition.
+pub struct KeyedPart<A: Stored, C: Clock = DefaultClock> {
+    part: ShardOf<A, C>,
+    id: Id,
+    tier: Tier,
+    units: u64,
+    /// The limiter of the key, once it has been waited for.
+    waits: Option<RatePart<A, C>>,
+}
+
+impl<A: Stored, C: Clock> KeyedPart<A, C> {
+    /// The limiter of the key; `None` for an exempt one.
+    fn limiter(&self) -> Result<Option<RateLimiter<A, C>>, Denied> {
+        Ok(match self.part.enter(self.id, self.tier, Want::Limiter)? {
+            Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => Some(limiter),
+            Taken::Way(Way::Exempt) | Taken::Slot(_) => None,
+        })
+    }
+}
+
+impl<A: Stored, C: Clock> Part for KeyedPart<A, C> {
+    type Permit = KeyedPermit<A, C>;
+    type Fault = Infallible;
+
+    fn now(&self) -> Option<Timestamp> {
+        Some(self.part.common.clock.now())
+    }
+
+    fn peek(&self) -> Result<(), Denied> {
+        if let Some(waits) = &self.waits {
+            return waits.peek();
+        }
+        self.part.peek_ready(self.id, self.tier, self.units)
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error>> {
+        if let Some(waits) = &mut self.waits {
+            return waits.poll_take(cx).map_ok(KeyedPermit::of_limiter);
+        }
+        let taken = self.part.try_acquire(self.id, self.tier, self.units);
+        Poll::Ready(taken.map_err(Error::Denied))
+    }
+
+    fn enlist(&mut self, members: &mut Members) -> Result<(), Denied> {
+        if self.waits.is_none() {
+            let limiter = self.limiter()?;
+            self.waits = limiter.map(|limiter| Compose::<()>::part(&limiter, &(), Cost::new(self.units)));
+        }
+        self.waits.as_mut().map_or(Ok(()), |waits| waits.enlist(members))
+    }
+}
+
+impl<A: Stored, C: Clock> fmt::Debug for KeyedPart<A, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedPart").field("units", &self.units).finish_non_exhaustive()
     }
 }

@@ -1,8 +1,8 @@
 //! Rate limits: an algorithm, its state, a line and a clock.
 
 mod builder;
-mod gate;
-mod standings;
+mod state;
+mod statuses;
 
 pub use builder::RateBuilder;
 pub(super) use builder::Template;
@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::line::{Acquire, Charge, Core};
-use super::{Keyed, Limiter, Now, Permit, Stored, TryLimiter};
-use crate::algorithm::{self, FromQuota, Grant, Joint};
+use super::{Compose, Keyed, Limiter, Part, Permit, Stored};
+use crate::algorithm::{self, AllOf, FromQuota, Grant};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Error, Snapshot, Standing};
+use crate::core::{Acquire, Charge, Limit, Members, Named, Ticket};
+use crate::types::{Ask, Denied, Error, LimitStatus, Snapshot};
 use crate::units::{Cost, Name, Quota, QuotaError, Timestamp};
-pub(super) use gate::RateGate;
-pub(super) use standings::Standings;
+pub(super) use state::RateState;
+pub(super) use statuses::Statuses;
 
 /// At most a burst at one instant, refilled continuously. See [`algorithm::TokenBucket`] for the guarantee.
 pub type TokenBucket<C = DefaultClock> = RateLimiter<algorithm::TokenBucket, C>;
@@ -51,7 +51,7 @@ pub type FixedWindow<C = DefaultClock> = RateLimiter<algorithm::FixedWindow, C>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct RateLimiter<A: Stored, C: Clock = DefaultClock> {
-    pub(super) core: Arc<Core<RateGate<A>, C>>,
+    pub(super) limit: Arc<Limit<RateState<A>, C>>,
 }
 
 impl<A: FromQuota + Stored> RateLimiter<A> {
@@ -77,8 +77,8 @@ impl<A: FromQuota + Stored> RateLimiter<A> {
     /// assert!(both.check(1).is_err());
     /// # Ok::<(), tollgate::QuotaError>(())
     /// ```
-    pub fn all(quotas: impl IntoIterator<Item = Quota>) -> RateBuilder<Joint<A>> {
-        RateBuilder::new(Joint::new(quotas))
+    pub fn all(quotas: impl IntoIterator<Item = Quota>) -> RateBuilder<AllOf<A>> {
+        RateBuilder::new(AllOf::new(quotas))
     }
 }
 
@@ -107,7 +107,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     #[inline]
     pub fn acquire(&self, ask: impl Into<Ask>) -> AcquireRate<A, C> {
         let ask = ask.into();
-        AcquireRate { acquire: Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait()) }
+        AcquireRate { acquire: Acquire::new(Arc::clone(&self.limit), ask.units().units(), ask.max_wait()) }
     }
 
     /// Waits in line as a thread: no runtime is needed. Do not call it from a task.
@@ -116,8 +116,8 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// As [`acquire`](RateLimiter::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<RatePermit<A, C>, Denied> {
         let ask = ask.into();
-        let acquire = Acquire::new(Arc::clone(&self.core), ask.units().units(), ask.max_wait());
-        acquire.block().map(|(core, grant)| RatePermit { core, grant })
+        let acquire = Acquire::new(Arc::clone(&self.limit), ask.units().units(), ask.max_wait());
+        acquire.block().map(|(limit, grant)| RatePermit { limit, grant })
     }
 
     /// Takes a permit if it may be had now. Needs no runtime, and no lock where the algorithm's state is one word.
@@ -126,7 +126,8 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// Why not, and the smallest wait after which it would be had.
     #[inline]
     pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<RatePermit<A, C>, Denied> {
-        self.core.take(cost.into().units(), |grant| RatePermit { core: Arc::clone(&self.core), grant })
+        let grant = self.limit.take(cost.into().units())?;
+        Ok(RatePermit { limit: Arc::clone(&self.limit), grant })
     }
 
     /// Decides and takes, and holds nothing: a [`try_acquire`](RateLimiter::try_acquire) whose permit is dropped.
@@ -135,7 +136,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// Why not, and the smallest wait after which it would pass.
     #[inline]
     pub fn check(&self, cost: impl Into<Cost>) -> Result<(), Denied> {
-        self.core.take(cost.into().units(), |_| ())
+        self.limit.take(cost.into().units()).map(drop)
     }
 
     /// When `cost` could go behind those who wait, if nobody else came. Takes nothing; zero means now.
@@ -143,55 +144,55 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// # Errors
     /// When no wait would help.
     pub fn ready_in(&self, cost: impl Into<Cost>) -> Result<Duration, Denied> {
-        self.core.ready_in(cost.into().units())
+        self.limit.ready_in(cost.into().units())
     }
 
     /// What is left, what is owed and who waits, at this instant.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.core.snapshot()
+        self.limit.snapshot()
     }
 
     /// The name refusals carry.
     #[must_use]
     pub fn name(&self) -> Option<&Name> {
-        self.core.name()
+        self.limit.name()
     }
 
     /// Goes on as `algorithm` from now. What was accrued up to now stays, clipped to the new capacity; a debt stays in
     /// units; those who wait are served by the new one, and refused at once if their longest wait can no longer be
     /// kept or their cost can never go.
     pub fn change(&self, algorithm: A) {
-        self.core.change(|gate, now| gate.change(algorithm, now));
+        self.limit.change(|state, now| state.change(algorithm, now));
     }
 
     /// Takes `cost` whether it is there or not: what is missing becomes a debt that those who wait and all who come
     /// wait for. A fine, or what was used without asking.
     pub fn charge(&self, cost: impl Into<Cost>) {
         let units = cost.into().units();
-        self.core.change(|gate, now| gate.charge(now, units));
+        self.limit.change(|state, now| state.charge(now, units));
     }
 
     /// Starts anew, as when it was made: what was spent and owed is forgotten, and what permits from before give
     /// back is not counted. Those who wait stay in line.
     pub fn reset(&self) {
-        let unix_ns = self.core.clock().unix_ns();
-        self.core.change(|gate, now| gate.reset(now, unix_ns.saturating_add(now.as_ns())));
+        let unix_ns = self.limit.clock().unix_ns();
+        self.limit.change(|state, now| state.reset(now, unix_ns.saturating_add(now.as_ns())));
     }
 
     /// Lets nobody in until [`resume`](RateLimiter::resume). Time goes on: what refills, refills.
     pub fn pause(&self) {
-        self.core.pause(true);
+        self.limit.pause(true);
     }
 
     /// Ends a pause.
     pub fn resume(&self) {
-        self.core.pause(false);
+        self.limit.pause(false);
     }
 
     /// Closes for good: those who wait and all who come are refused as closed. Permits out stay valid.
     pub fn close(&self) {
-        self.core.close();
+        self.limit.close();
     }
 }
 
@@ -201,17 +202,19 @@ impl<A: FromQuota + Stored, C: Clock> RateLimiter<A, C> {
     /// # Errors
     /// What is wrong with the quota; nothing has changed then.
     pub fn set_quota(&self, quota: Quota) -> Result<(), QuotaError> {
-        self.core.change(|gate, now| gate.algorithm().with_quota(quota).map(|next| gate.change(next, now)))
+        self.limit
+            .change(|state, now| state.algorithm().with_quota(quota).map(|next| state.change(next, now)))
     }
 }
 
-impl<A: FromQuota, C: Clock> RateLimiter<Joint<A>, C> {
+impl<A: FromQuota, C: Clock> RateLimiter<AllOf<A>, C> {
     /// Changes the quotas from now on: one for each the limiter was built with, in the same order.
     ///
     /// # Errors
     /// Another number of quotas, or what is wrong with one of them; nothing has changed then.
     pub fn set_quotas(&self, quotas: impl IntoIterator<Item = Quota>) -> Result<(), QuotaError> {
-        self.core.change(|gate, now| gate.algorithm().with_quotas(quotas).map(|next| gate.change(next, now)))
+        self.limit
+            .change(|state, now| state.algorithm().with_quotas(quotas).map(|next| state.change(next, now)))
     }
 }
 
@@ -226,34 +229,34 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     }
 
     pub(super) fn change_numbered(&self, number: u64, algorithm: A) {
-        self.core.change(|gate, now| gate.change_numbered(number, algorithm, now));
+        self.limit.change(|state, now| state.change_numbered(number, algorithm, now));
     }
 
     pub(super) fn settle(&self, grant: Grant, actual: u64) {
-        self.core.settle(grant, actual);
+        self.limit.settle(grant, actual);
     }
 
     pub(super) fn template(&self) -> Template<A, C> {
-        let (algorithm, lends) = self.core.with_gate(|gate, _| (gate.algorithm().clone(), gate.is_lending()));
-        Template {
-            algorithm,
-            lends,
-            line: self.core.line(),
-            name: self.core.name().cloned(),
-            clock: self.core.clock().clone(),
-        }
+        let (algorithm, lends) =
+            self.limit.with_state(|state, _| (state.algorithm().clone(), state.is_lending()));
+        let options = Named {
+            clock: self.limit.clock().clone(),
+            queue: self.limit.queue(),
+            name: self.limit.name().cloned(),
+        };
+        Template { algorithm, options, lends }
     }
 
     pub(super) fn from_template(template: &Template<A, C>) -> Self {
-        let now = template.clock.now();
-        let unix_ns = template.clock.unix_ns().saturating_add(now.as_ns());
+        let now = template.options.clock.now();
+        let unix_ns = template.options.clock.unix_ns().saturating_add(now.as_ns());
         Self::resumed(template, template.algorithm.start(now, unix_ns), now)
     }
 
     /// One that goes on from this state.
     pub(super) fn resumed(template: &Template<A, C>, state: A::State, now: Timestamp) -> Self {
-        let gate = RateGate::new(template.algorithm.clone(), state, now, template.lends);
-        Self { core: Arc::new(Core::new(gate, template.line, template.name.clone(), template.clock.clone())) }
+        let state = RateState::new(template.algorithm.clone(), state, now, template.lends);
+        Self { limit: Arc::new(Limit::new(state, template.options.clone())) }
     }
 
     /// Its state, if that is all there is to it: nobody holds or waits, and `is_plain` says that nothing in its past
@@ -262,17 +265,17 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
         &self,
         is_plain: impl FnOnce(&A, &A::State, Timestamp, Option<Timestamp>) -> bool,
     ) -> Option<(A, A::State, Timestamp)> {
-        if Arc::strong_count(&self.core) > 1 || !self.core.is_open() {
+        if Arc::strong_count(&self.limit) > 1 || !self.limit.is_idle() {
             return None;
         }
-        self.core.with_gate(|gate, now| gate.state_alone(now, is_plain))
+        self.limit.with_state(|state, now| state.state_alone(now, is_plain))
     }
 
     /// Whether its state cannot be told from a new one's: nobody holds or waits, and all of the capacity is there.
     pub(super) fn is_fresh(&self) -> bool {
-        Arc::strong_count(&self.core) == 1 && {
-            let snapshot = self.core.snapshot();
-            let starts_full = self.core.with_gate(|gate, _| gate.starts_full());
+        Arc::strong_count(&self.limit) == 1 && {
+            let snapshot = self.limit.snapshot();
+            let starts_full = self.limit.with_state(|state, _| state.starts_full());
             starts_full && snapshot.waiting == 0 && snapshot.reset_after == Some(Duration::ZERO)
         }
     }
@@ -280,13 +283,13 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
 
 impl<A: Stored, C: Clock> Clone for RateLimiter<A, C> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core) }
+        Self { limit: Arc::clone(&self.limit) }
     }
 }
 
 impl<A: Stored, C: Clock> fmt::Debug for RateLimiter<A, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.core.fmt(f)
+        self.limit.fmt(f)
     }
 }
 
@@ -301,44 +304,87 @@ impl<K: ?Sized, A: Stored, C: Clock> Limiter<K> for RateLimiter<A, C> {
     }
 
     #[inline]
-    fn answers_now(&self) -> bool {
-        true
+    fn try_acquire(&self, _key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
+        Self::try_acquire(self, cost)
     }
 
     #[inline]
-    fn acquire_now(&self, _key: &K, cost: Cost, use_permit: bool) -> Now<Self::Permit> {
-        let permit = |grant| use_permit.then(|| RatePermit { core: Arc::clone(&self.core), grant });
-        let passed = self.core.pass(cost.units());
-        Some(passed.or_else(|refused| self.core.tell(refused, cost.units())).map(permit))
+    fn check(&self, _key: &K, cost: Cost) -> Result<(), Denied> {
+        Self::check(self, cost)
     }
 
-    fn report(&self, _key: &K, visit: &mut dyn FnMut(&Standing)) {
-        Standings::seen(&self.core, self.core.clock().now()).tell(self.core.name(), visit);
+    fn status(&self, _key: &K, visit: &mut dyn FnMut(&LimitStatus)) {
+        Statuses::seen(&self.limit, self.limit.clock().now()).tell(self.limit.name(), visit);
     }
 }
 
-impl<K: ?Sized, A: Stored, C: Clock> TryLimiter<K> for RateLimiter<A, C> {
-    #[inline]
-    fn try_acquire(&self, _key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
-        Self::try_acquire(self, cost)
+impl<K: ?Sized, A: Stored, C: Clock> Compose<K> for RateLimiter<A, C> {
+    type Part = RatePart<A, C>;
+
+    fn part(&self, _key: &K, cost: Cost) -> RatePart<A, C> {
+        RatePart::new(Arc::clone(&self.limit), cost.units())
+    }
+}
+
+/// An ask to a [`RateLimiter`] as a member of a composition.
+pub struct RatePart<A: Stored, C: Clock = DefaultClock> {
+    limit: Arc<Limit<RateState<A>, C>>,
+    units: u64,
+    ticket: Option<Ticket<RateState<A>, C>>,
+}
+
+impl<A: Stored, C: Clock> RatePart<A, C> {
+    const fn new(limit: Arc<Limit<RateState<A>, C>>, units: u64) -> Self {
+        Self { limit, units, ticket: None }
+    }
+}
+
+impl<A: Stored, C: Clock> Part for RatePart<A, C> {
+    type Permit = RatePermit<A, C>;
+    type Fault = std::convert::Infallible;
+
+    fn now(&self) -> Option<Timestamp> {
+        Some(self.limit.clock().now())
+    }
+
+    fn peek(&self) -> Result<(), Denied> {
+        self.limit.peek(self.units)
+    }
+
+    fn poll_take(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error>> {
+        let claimed = self.ticket.take().and_then(|ticket| ticket.claim());
+        let granted = claimed.map_or_else(|| self.limit.take(self.units), Ok);
+        let permit = |grant| RatePermit { limit: Arc::clone(&self.limit), grant };
+        Poll::Ready(granted.map(permit).map_err(Error::Denied))
+    }
+
+    fn enlist(&mut self, members: &mut Members) -> Result<(), Denied> {
+        self.ticket = Some(members.add(&self.limit, self.units));
+        Ok(())
+    }
+}
+
+impl<A: Stored, C: Clock> fmt::Debug for RatePart<A, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RatePart").field("units", &self.units).finish_non_exhaustive()
     }
 }
 
 /// The wait for a [`RatePermit`]. Cancel-safe: see [`RateLimiter::acquire`].
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireRate<A: Stored, C: Clock = DefaultClock> {
-    acquire: Acquire<RateGate<A>, C>,
+    acquire: Acquire<RateState<A>, C>,
 }
 
 impl<A: Stored, C: Clock> Future for AcquireRate<A, C> {
     type Output = Result<RatePermit<A, C>, Error>;
 
-    // Always inlined: its answer goes on to where it is wanted in registers.
-    #[inline(always)]
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.acquire
-            .poll_to(cx.waker(), false, |core, grant| RatePermit { core, grant })
-            .map_err(Error::Denied)
+        Pin::new(&mut self.acquire).poll(cx).map(|answer| match answer {
+            Ok((limit, grant)) => Ok(RatePermit { limit, grant }),
+            Err(denied) => Err(Error::Denied(denied)),
+        })
     }
 }
 
@@ -351,21 +397,23 @@ impl<A: Stored, C: Clock> fmt::Debug for AcquireRate<A, C> {
 /// Proof that one may act once. Dropped, its charge stands.
 #[must_use = "a permit stands for the work done under it; a charge alone is `check`"]
 pub struct RatePermit<A: Stored, C: Clock = DefaultClock> {
-    core: Arc<Core<RateGate<A>, C>>,
+    limit: Arc<Limit<RateState<A>, C>>,
     grant: Grant,
 }
 
 impl<A: Stored, C: Clock> Permit for RatePermit<A, C> {
+    const IS_HELD: bool = false;
+
     fn cost(&self) -> Cost {
         Cost::new(self.grant.units)
     }
 
     fn settle(self, actual: Cost) {
-        self.core.settle(self.grant, actual.units());
+        self.limit.settle(self.grant, actual.units());
     }
 
-    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
-        Standings::seen(&self.core, self.grant.at).tell(self.core.name(), visit);
+    fn status(&self, visit: &mut dyn FnMut(&LimitStatus)) {
+        Statuses::seen(&self.limit, self.grant.at).tell(self.limit.name(), visit);
     }
 }
 

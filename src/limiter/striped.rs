@@ -18,14 +18,17 @@ pub use permit::StripedPermit;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Limiter, Now, TryLimiter};
+use super::{Compose, Limiter, Part};
 use crate::algorithm::{FromQuota, TokenBucket};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Snapshot, Standing};
+use crate::core::{Members, Ticket};
+use crate::limiter::rate::RateState;
 use crate::sync::Ordering;
-use crate::units::{Cost, Name, Quota, QuotaError};
+use crate::types::{Ask, Denied, Error, LimitStatus, Snapshot};
+use crate::units::{Cost, Name, Quota, QuotaError, Timestamp};
 use seats::Leave;
 use shared::Shared;
 use stripe::{Stripe, Taken};
@@ -126,7 +129,7 @@ impl<C: Clock> Striped<C> {
     /// As [`acquire`](Striped::acquire).
     pub fn acquire_blocking(&self, ask: impl Into<Ask>) -> Result<StripedPermit<C>, Denied> {
         let (ask, stripe) = (ask.into(), self.here());
-        let deadline = stripe.shared.central.core.deadline(ask.max_wait());
+        let deadline = stripe.shared.central.limit.deadline(ask.max_wait());
         let taken = stripe.take_here(ask.units().units()).or_else(|denied| {
             if !stripe.shared.would_wait(ask, deadline, &denied) {
                 return Err(denied);
@@ -253,14 +256,7 @@ impl<C: Clock> Striped<C> {
     #[cold]
     #[inline(never)]
     fn draw<R>(&self, units: u64, made: impl FnOnce(&Arc<Stripe<C>>, Taken) -> R) -> Result<R, Denied> {
-        let seated = self.seated();
-        if seated.is_none_or(|stripe| stripe.is_empty()) {
-            if let Some(denied) = self.shared().central.core.certainly_denied(units) {
-                seated.inspect(|stripe| stripe.draw_less());
-                return Err(denied);
-            }
-        }
-        let stripe = seated.unwrap_or_else(|| self.sit_down());
+        let stripe = self.here();
         stripe.take(units).map(|taken| made(stripe, taken))
     }
 
@@ -315,30 +311,67 @@ impl<K: ?Sized, C: Clock> Limiter<K> for Striped<C> {
     }
 
     #[inline]
-    fn answers_now(&self) -> bool {
-        true
+    fn try_acquire(&self, _key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
+        Self::try_acquire(self, cost)
     }
 
     #[inline]
-    fn acquire_now(&self, _key: &K, cost: Cost, use_permit: bool) -> Now<Self::Permit> {
-        Some(if use_permit {
-            Self::try_acquire(self, cost).map(Some)
-        } else {
-            self.check(cost).map(|()| None)
-        })
+    fn check(&self, _key: &K, cost: Cost) -> Result<(), Denied> {
+        Self::check(self, cost)
     }
 
-    fn report(&self, key: &K, visit: &mut dyn FnMut(&Standing)) {
-        Limiter::<K>::report(&self.shared().central, key, &mut |standing| {
+    fn status(&self, key: &K, visit: &mut dyn FnMut(&LimitStatus)) {
+        Limiter::<K>::status(&self.shared().central, key, &mut |standing| {
             let remaining = self.with_held(standing.remaining, standing.policy.limit);
-            visit(&Standing { remaining, ..standing.clone() });
+            visit(&LimitStatus { remaining, ..standing.clone() });
         });
     }
 }
 
-impl<K: ?Sized, C: Clock> TryLimiter<K> for Striped<C> {
-    #[inline]
-    fn try_acquire(&self, _key: &K, cost: Cost) -> Result<Self::Permit, Denied> {
-        Self::try_acquire(self, cost)
+impl<K: ?Sized, C: Clock> Compose<K> for Striped<C> {
+    type Part = StripedPart<C>;
+
+    fn part(&self, _key: &K, cost: Cost) -> StripedPart<C> {
+        StripedPart { stripe: Arc::clone(self.here()), units: cost.units(), ticket: None }
+    }
+}
+
+/// An ask to a [`Striped`] limit as a member of a composition.
+pub struct StripedPart<C: Clock = DefaultClock> {
+    stripe: Arc<Stripe<C>>,
+    units: u64,
+    ticket: Option<Ticket<RateState<TokenBucket>, C>>,
+}
+
+impl<C: Clock> Part for StripedPart<C> {
+    type Permit = StripedPermit<C>;
+    type Fault = std::convert::Infallible;
+
+    fn now(&self) -> Option<Timestamp> {
+        Some(self.stripe.shared.central.limit.clock().now())
+    }
+
+    fn peek(&self) -> Result<(), Denied> {
+        self.stripe.peek(self.units)
+    }
+
+    fn poll_take(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error>> {
+        let claimed = self.ticket.take().and_then(|ticket| ticket.claim()).map(Taken::granted);
+        let taken = claimed.map_or_else(|| self.stripe.take_here(self.units), Ok);
+        let permit = |taken| StripedPermit::new(Arc::clone(&self.stripe), taken);
+        Poll::Ready(taken.map(permit).map_err(Error::Denied))
+    }
+
+    fn enlist(&mut self, members: &mut Members) -> Result<(), Denied> {
+        let central = &self.stripe.shared.central;
+        self.stripe.stop_spending();
+        self.ticket = Some(members.add(&central.limit, self.units));
+        Ok(())
+    }
+}
+
+impl<C: Clock> fmt::Debug for StripedPart<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StripedPart").field("units", &self.units).finish_non_exhaustive()
     }
 }

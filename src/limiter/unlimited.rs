@@ -2,15 +2,17 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::task::{Context, Poll};
 
-use super::{Limiter, Now, Permit, TryLimiter};
-use crate::decision::{Ask, Denied, Error};
-use crate::units::Cost;
+use super::{Compose, Limiter, Part, Permit};
+use crate::core::Members;
+use crate::types::{Ask, Denied, Error, LimitStatus};
+use crate::units::{Cost, Timestamp};
 
 /// Admits everything at once: what stands where a limiter is called for and none is meant.
 ///
 /// ```
-/// use tollgate::{TryLimiter, Unlimited};
+/// use tollgate::{Limiter, Unlimited};
 /// assert!(Unlimited.try_acquire(&"anybody", 1_000_000.into()).is_ok());
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,20 +28,40 @@ impl<K: ?Sized> Limiter<K> for Unlimited {
         ready(Ok(Free { cost: ask.units() }))
     }
 
-    #[inline]
-    fn answers_now(&self) -> bool {
-        true
+    fn try_acquire(&self, _key: &K, cost: Cost) -> Result<Free, Denied> {
+        Ok(Free { cost })
     }
 
-    #[inline]
-    fn acquire_now(&self, _key: &K, cost: Cost, use_permit: bool) -> Now<Free> {
-        Some(Ok(use_permit.then_some(Free { cost })))
+    fn status(&self, _key: &K, _visit: &mut dyn FnMut(&LimitStatus)) {}
+}
+
+impl<K: ?Sized> Compose<K> for Unlimited {
+    type Part = Free;
+
+    fn part(&self, _key: &K, cost: Cost) -> Free {
+        Free { cost }
     }
 }
 
-impl<K: ?Sized> TryLimiter<K> for Unlimited {
-    fn try_acquire(&self, _key: &K, cost: Cost) -> Result<Free, Denied> {
-        Ok(Free { cost })
+/// Nothing has to be taken: the ask is the permit.
+impl Part for Free {
+    type Permit = Self;
+    type Fault = Infallible;
+
+    fn now(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn peek(&self) -> Result<(), Denied> {
+        Ok(())
+    }
+
+    fn poll_take(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Self, Error>> {
+        Poll::Ready(Ok(*self))
+    }
+
+    fn enlist(&mut self, _members: &mut Members) -> Result<(), Denied> {
+        Ok(())
     }
 }
 
@@ -51,6 +73,8 @@ pub struct Free {
 }
 
 impl Permit for Free {
+    const IS_HELD: bool = false;
+
     fn cost(&self) -> Cost {
         self.cost
     }

@@ -1,4 +1,4 @@
-//! All rules that apply to one request, taken together.
+//! All rules that apply to one request, as one composition.
 
 use std::fmt;
 use std::future::Future;
@@ -8,27 +8,28 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::build::Set;
-use crate::algorithm::{Any, Joint};
+use crate::algorithm::{AllOf, Any};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Error, Reason, Standing};
+use crate::combine::{AcquireAll, AndPermit, ListPart, Members};
 use crate::http::Fingerprint;
-use crate::limiter::{AcquireKeyed, KeyedPermit, Permit};
-use crate::units::Cost;
+use crate::limiter::{Compose, KeyedPart, KeyedPermit, Part, PartStage, Permit};
+use crate::types::{Ask, Denied, Error, LimitStatus, Reason};
+use crate::units::{Cost, Timestamp};
 
 /// What one rule is asked.
 pub(super) struct Asked {
     pub(super) rule: usize,
     pub(super) key: Fingerprint,
-    /// Whether its refusal is acted upon.
+    /// Its denial is acted upon.
     pub(super) enforced: bool,
 }
 
-/// Rules that apply and cannot tell to whom.
+/// Rules that apply to a request that lacks their key.
 #[derive(Default)]
 pub(super) struct Keyless {
-    /// One that is in earnest.
+    /// One that is enforced.
     refused: Option<(usize, Denied)>,
-    /// Those on trial.
+    /// Those in shadow mode.
     shadowed: Vec<(usize, Denied)>,
 }
 
@@ -42,120 +43,66 @@ impl Keyless {
     }
 }
 
-/// The wait for the permits of all rules that apply: none is spent when another refuses. It waits only where each rule
-/// that refuses would wait so long itself. Cancel-safe: dropped, what it holds goes back.
+/// The wait for the permits of all rules that apply: taken at one instant, or not at all. It waits only if each rule that
+/// refuses would wait so long itself. Cancel-safe: dropped, it leaves the queues.
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireRules {
+    ask: RulesAsk,
+    acquire: Option<AcquireAll<ListPart<RulePart>>>,
+    since: Option<Timestamp>,
+}
+
+/// An ask to all rules that apply.
+pub(super) struct RulesAsk {
     set: Arc<Set>,
     ask: Ask,
     asked: Vec<Asked>,
     keyless: Keyless,
-    held: Vec<Held>,
-    stage: Stage,
 }
 
-type Part = Option<KeyedPermit<Joint<Any>>>;
-
-#[derive(Default)]
-struct Held {
-    part: Option<Part>,
-    shadowed: Option<Denied>,
-}
-
-enum Stage {
-    Fresh,
-    /// Those that are still to be had, the next one last, and the wait for it.
-    Waits {
-        left: Vec<usize>,
-        acquire: Box<AcquireKeyed<Joint<Any>>>,
-        since: crate::units::Timestamp,
-    },
-    Done,
-}
-
-impl AcquireRules {
-    pub(super) fn new(set: Arc<Set>, ask: Ask, asked: Vec<Asked>, keyless: Keyless) -> Self {
-        let held = Vec::with_capacity(asked.len());
-        Self { set, ask, asked, keyless, held, stage: Stage::Fresh }
+impl RulesAsk {
+    pub(super) const fn new(set: Arc<Set>, ask: Ask, asked: Vec<Asked>, keyless: Keyless) -> Self {
+        Self { set, ask, asked, keyless }
     }
 
-    fn units(&self, asked: &Asked) -> u64 {
-        self.set.rules[asked.rule].cost.units().saturating_mul(self.ask.units().units())
+    fn parts(&self) -> impl Iterator<Item = RulePart> {
+        self.asked.iter().map(|asked| {
+            let rule = &self.set.rules[asked.rule];
+            let units = rule.cost.units().saturating_mul(self.ask.units().units());
+            let part = rule.keyed.part(&asked.key, Cost::new(units));
+            RulePart { part, price: rule.cost, enforced: asked.enforced }
+        })
     }
 
-    /// Nobody waits for a rule that is on trial.
-    fn longest_wait(&self, asked: &Asked) -> Duration {
-        let own = if asked.enforced { self.set.rules[asked.rule].wait } else { Duration::ZERO };
-        self.ask.max_wait().map_or(own, |wait| wait.min(own))
-    }
-
-    /// Takes what may be had now; what refuses, in earnest, is returned.
-    fn take_all(&mut self) -> Vec<(usize, Denied)> {
-        let mut refused = Vec::new();
-        for (index, asked) in self.asked.iter().enumerate() {
-            let keyed = &self.set.rules[asked.rule].keyed;
-            self.held.push(match keyed.try_acquire(&asked.key, self.units(asked)) {
-                Ok(part) => Held { part: Some(part), shadowed: None },
-                Err(denied) if !asked.enforced => Held { part: None, shadowed: Some(denied) },
-                Err(denied) => {
-                    refused.push((index, denied));
-                    Held::default()
-                }
-            });
+    /// The longest wait of the ask, or the denial of a rule that would not wait for so long.
+    fn longest_wait(&self) -> Result<Duration, (usize, Denied)> {
+        if let Some(refused) = &self.keyless.refused {
+            return Err(refused.clone());
         }
-        refused
-    }
-
-    fn give_back(&mut self) {
-        for held in &mut self.held {
-            if let Some(part) = held.part.take() {
-                part.refund();
-            }
-        }
-    }
-
-    /// The refusal of all that have refused, if one of them would not wait for so long.
-    fn refusal(&self, refused: &[(usize, Denied)]) -> Option<(usize, Denied)> {
-        let would_wait = |(index, denied): &(usize, Denied)| {
-            let longest = self.longest_wait(&self.asked[*index]);
+        let refused: Vec<(usize, Denied)> = self
+            .parts()
+            .zip(&self.asked)
+            .filter_map(|(part, asked)| part.peek().err().map(|denied| (asked.rule, denied)))
+            .collect();
+        let own = |rule: usize| {
+            let own = self.set.rules[rule].wait;
+            self.ask.max_wait().map_or(own, |wait| wait.min(own))
+        };
+        let would_wait = |(rule, denied): &(usize, Denied)| {
             matches!(denied.reason(), Reason::Exhausted | Reason::Paused)
-                && longest > Duration::ZERO
-                && denied.retry_after().is_none_or(|wait| wait <= longest)
+                && own(*rule) > Duration::ZERO
+                && denied.retry_after().is_none_or(|wait| wait <= own(*rule))
         };
         if refused.iter().all(would_wait) {
-            return None;
+            return Ok(refused.iter().map(|(rule, _)| own(*rule)).min().unwrap_or(Duration::ZERO));
         }
         // The one that binds longest; one that no wait ends binds longest of all.
-        let last = |(_, denied): &&(usize, Denied)| denied.retry_after().unwrap_or(Duration::MAX);
-        refused.iter().max_by_key(last).map(|(index, denied)| (self.asked[*index].rule, denied.clone()))
+        let last = |(_, denied): &(usize, Denied)| denied.retry_after().unwrap_or(Duration::MAX);
+        refused.into_iter().max_by_key(last).map_or(Ok(Duration::ZERO), Err)
     }
 
-    fn wait_for(&self, left: Vec<usize>, since: crate::units::Timestamp) -> Stage {
-        match left.last() {
-            None => Stage::Done,
-            Some(next) => {
-                let asked = &self.asked[*next];
-                // What it has waited for the others it has waited.
-                let waited = DefaultClock::default().now().since(since);
-                let longest = self.longest_wait(asked).saturating_sub(waited);
-                let ask = Ask::cost(self.units(asked)).within(longest);
-                let acquire = self.set.rules[asked.rule].keyed.acquire(&asked.key, ask);
-                Stage::Waits { left, acquire: Box::new(acquire), since }
-            }
-        }
-    }
-
-    fn granted(&mut self, waited: Option<Duration>) -> Poll<Result<RulesPermit, Error>> {
-        self.stage = Stage::Done;
-        let parts = self.held.drain(..).zip(&self.asked);
-        let mut parts: Vec<GrantedPart> = parts
-            .map(|(held, asked)| GrantedPart {
-                part: held.part.flatten(),
-                price: self.set.rules[asked.rule].cost,
-                enforced: asked.enforced,
-                shadowed: held.shadowed,
-            })
-            .collect();
+    fn granted(&mut self, parts: Vec<GrantedPart>, waited: Option<Duration>) -> RulesPermit {
+        let mut parts = parts;
         for (part, asked) in parts.iter().zip(&self.asked) {
             self.set.rules[asked.rule].admitted(part, waited);
         }
@@ -165,14 +112,35 @@ impl AcquireRules {
             rule.admitted(&part, waited);
             parts.push(part);
         }
-        Poll::Ready(Ok(RulesPermit { cost: self.ask.units(), parts }))
+        RulesPermit { cost: self.ask.units(), parts }
     }
 
-    fn refused(&mut self, rule: usize, denied: Denied) -> Poll<Result<RulesPermit, Error>> {
-        self.stage = Stage::Done;
-        self.give_back();
+    fn refused(&self, rule: usize, denied: Denied) -> Denied {
         self.set.rules[rule].refused(&denied);
-        Poll::Ready(Err(Error::Denied(denied)))
+        denied
+    }
+
+    /// The rule of this name that a denial carries.
+    fn rule_of(&self, denied: &Denied) -> usize {
+        let named = |asked: &&Asked| Some(&self.set.rules[asked.rule].name) == denied.limit();
+        self.asked.iter().find(named).or(self.asked.first()).map_or(0, |asked| asked.rule)
+    }
+
+    /// Takes all now, or none.
+    pub(super) fn take(mut self) -> Result<RulesPermit, Denied> {
+        if let Err((rule, denied)) = self.longest_wait() {
+            return Err(self.refused(rule, denied));
+        }
+        match crate::combine::take_now(ListPart::new(self.parts())) {
+            Ok(AndPermit(parts)) => Ok(self.granted(parts, None)),
+            Err(denied) => Err(self.refused(self.rule_of(&denied), denied)),
+        }
+    }
+}
+
+impl AcquireRules {
+    pub(super) const fn new(ask: RulesAsk) -> Self {
+        Self { ask, acquire: None, since: None }
     }
 }
 
@@ -181,64 +149,68 @@ impl Future for AcquireRules {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        loop {
-            match &mut this.stage {
-                Stage::Fresh => {
-                    if let Some((rule, denied)) = this.keyless.refused.take() {
-                        return this.refused(rule, denied);
-                    }
-                    let mut refused = this.take_all();
-                    if refused.is_empty() {
-                        return this.granted(None);
-                    }
-                    this.give_back();
-                    if let Some((rule, denied)) = this.refusal(&refused) {
-                        return this.refused(rule, denied);
-                    }
-                    // The longest wait first, so that nothing is held for longer than it must be.
-                    refused.sort_by_key(|(_, denied)| denied.retry_after());
-                    let waits: Vec<usize> = refused.iter().map(|(index, _)| *index).collect();
-                    let at_once = (0..this.asked.len()).filter(|index| !waits.contains(index));
-                    let left = at_once.chain(waits.iter().copied()).collect();
-                    this.held.iter_mut().for_each(|held| *held = Held::default());
-                    this.stage = this.wait_for(left, DefaultClock::default().now());
-                }
-                Stage::Waits { left, acquire, since } => {
-                    let answer = ready!(Pin::new(&mut **acquire).poll(cx));
-                    let (Some(index), since) = (left.pop(), *since) else { unreachable!("it waits for one") };
-                    let left = std::mem::take(left);
-                    match answer {
-                        Ok(part) => this.held[index].part = Some(part),
-                        Err(Error::Denied(denied)) if !this.asked[index].enforced => {
-                            this.held[index].shadowed = Some(denied);
-                        }
-                        Err(Error::Denied(denied)) => {
-                            let rule = this.asked[index].rule;
-                            return this.refused(rule, denied);
-                        }
-                        Err(Error::Fault(never)) => match never {},
-                    }
-                    if left.is_empty() {
-                        let waited = DefaultClock::default().now().since(since);
-                        return this.granted(Some(waited));
-                    }
-                    this.stage = this.wait_for(left, since);
-                }
-                Stage::Done => panic!("an acquire was polled after it had given its answer"),
-            }
+        if this.acquire.is_none() {
+            let longest = match this.ask.longest_wait() {
+                Ok(longest) => longest,
+                Err((rule, denied)) => return Poll::Ready(Err(this.ask.refused(rule, denied).into())),
+            };
+            this.acquire = Some(AcquireAll::new(ListPart::new(this.ask.parts()), Some(longest)));
         }
-    }
-}
-
-impl Drop for AcquireRules {
-    fn drop(&mut self) {
-        self.give_back();
+        let Some(acquire) = &mut this.acquire else { unreachable!("it was just made") };
+        let polled = Pin::new(acquire).poll(cx);
+        let clock = DefaultClock::default();
+        if polled.is_pending() && this.since.is_none() {
+            this.since = Some(clock.now());
+        }
+        let waited = this.since.map(|since| clock.now().since(since));
+        Poll::Ready(match ready!(polled) {
+            Ok(AndPermit(parts)) => Ok(this.ask.granted(parts, waited)),
+            Err(Error::Denied(denied)) => Err(this.ask.refused(this.ask.rule_of(&denied), denied).into()),
+            Err(Error::Fault(never)) => match never {},
+        })
     }
 }
 
 impl fmt::Debug for AcquireRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireRules").field("ask", &self.ask).finish_non_exhaustive()
+        f.debug_struct("AcquireRules").field("ask", &self.ask.ask).finish_non_exhaustive()
+    }
+}
+
+/// An ask to one rule. A rule that is not enforced for the key is not waited for.
+struct RulePart {
+    part: KeyedPart<AllOf<Any>>,
+    price: Cost,
+    enforced: bool,
+}
+
+impl Part for RulePart {
+    type Permit = GrantedPart;
+    type Fault = std::convert::Infallible;
+
+    fn stage(&self) -> PartStage {
+        self.part.stage()
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.part.now()
+    }
+
+    fn peek(&self) -> Result<(), Denied> {
+        if self.enforced { self.part.peek() } else { Ok(()) }
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<GrantedPart, Error>> {
+        let (part, shadowed) = match ready!(self.part.poll_take(cx)) {
+            Ok(permit) => (Some(permit), None),
+            Err(Error::Denied(denied)) if !self.enforced => (None, Some(denied)),
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        Poll::Ready(Ok(GrantedPart { part, price: self.price, enforced: self.enforced, shadowed }))
+    }
+
+    fn enlist(&mut self, members: &mut Members) -> Result<(), Denied> {
+        if self.enforced { self.part.enlist(members) } else { Ok(()) }
     }
 }
 
@@ -250,38 +222,58 @@ pub struct RulesPermit {
     parts: Vec<GrantedPart>,
 }
 
+/// The permit of one rule.
 #[derive(Debug)]
+#[must_use = "a permit stands for the work done under it: hold it until the work is done"]
 pub(super) struct GrantedPart {
-    part: Part,
+    part: Option<KeyedPermit<AllOf<Any>>>,
     price: Cost,
     enforced: bool,
     pub(super) shadowed: Option<Denied>,
 }
 
-impl GrantedPart {
-    pub(super) fn report(&self, visit: &mut dyn FnMut(&Standing)) {
-        self.part.report(&mut |standing| {
-            visit(&Standing { enforced: self.enforced && standing.enforced, ..standing.clone() });
-        });
+impl Permit for GrantedPart {
+    const IS_HELD: bool = false;
+
+    fn cost(&self) -> Cost {
+        self.part.as_ref().map_or(Cost::ZERO, Permit::cost)
+    }
+
+    fn settle(self, actual: Cost) {
+        if let Some(permit) = self.part {
+            permit.settle(Cost::new(actual.units().saturating_mul(self.price.units())));
+        }
+    }
+
+    fn shadowed(&self) -> Option<&Denied> {
+        self.shadowed.as_ref()
+    }
+
+    fn status(&self, visit: &mut dyn FnMut(&LimitStatus)) {
+        if let Some(permit) = &self.part {
+            permit.status(&mut |status| {
+                visit(&LimitStatus { enforced: self.enforced && status.enforced, ..status.clone() });
+            });
+        }
     }
 }
 
 impl Permit for RulesPermit {
+    const IS_HELD: bool = false;
+
     fn cost(&self) -> Cost {
         self.cost
     }
 
     fn settle(self, actual: Cost) {
-        for part in self.parts {
-            part.part.settle(Cost::new(actual.units().saturating_mul(part.price.units())));
-        }
+        self.parts.into_iter().for_each(|part| part.settle(actual));
     }
 
     fn shadowed(&self) -> Option<&Denied> {
         self.parts.iter().find_map(|part| part.shadowed.as_ref())
     }
 
-    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
-        self.parts.iter().for_each(|part| part.report(visit));
+    fn status(&self, visit: &mut dyn FnMut(&LimitStatus)) {
+        self.parts.iter().for_each(|part| part.status(visit));
     }
 }

@@ -11,17 +11,18 @@ use super::config::{ClientIpConfig, Kind, Mode, RuleConfig, RulesConfig};
 use super::error::{Problem, RulesError};
 use super::key::RuleKey;
 use super::route::{Misplaced, Scope, Table};
-use crate::algorithm::{Algorithm, Any, Joint};
+use crate::algorithm::{Algorithm, AllOf, Any};
 use crate::clock::DefaultClock;
-use crate::decision::Denied;
-use crate::http::{ClientIp, Fingerprint, Secret, Source};
-use crate::limiter::{Enforced, Keyed, Later, RateLimiter, Share, Tier};
+use crate::combine::{Enforced, Share};
 #[cfg(any(feature = "metrics", feature = "tracing"))]
-use crate::limiter::{Outcome, Watch};
+use crate::combine::{Outcome, Watch};
+use crate::http::{ClientIp, Fingerprint, Secret, Source};
+use crate::limiter::{Keyed, Later, Permit, RateLimiter, Tier};
+use crate::types::Denied;
 use crate::units::{Cost, Name, Quota, Window};
 
 /// The limit of a rule, for each of its keys.
-pub(super) type RuleLimit = Keyed<Fingerprint, Joint<Any>>;
+pub(super) type RuleLimit = Keyed<Fingerprint, AllOf<Any>>;
 
 /// All rules, as they stand until the next reload.
 pub(super) struct Set {
@@ -44,7 +45,7 @@ pub(super) struct Rule {
     own: Own,
 }
 
-type Own = HashMap<Fingerprint, Option<Joint<Any>>>;
+type Own = HashMap<Fingerprint, Option<AllOf<Any>>>;
 
 /// For which keys a rule is in earnest.
 #[derive(Clone, Copy)]
@@ -72,7 +73,7 @@ impl Rule {
     pub(super) fn admitted(&self, part: &GrantedPart, waited: Option<Duration>) {
         let mut near = false;
         if cfg!(feature = "metrics") {
-            part.report(&mut |standing| near |= standing.is_near());
+            part.status(&mut |standing| near |= standing.is_near());
         }
         self.watch.count_keys(|| Some(self.keyed.census()));
         self.watch.record(&Outcome::Admitted { near, waited, shadowed: part.shadowed.as_ref() });
@@ -103,14 +104,14 @@ struct Identity {
 /// A change that is still to be made to a limit that goes on.
 pub(super) struct Change {
     keyed: RuleLimit,
-    algorithm: Joint<Any>,
+    algorithm: AllOf<Any>,
     forget: Vec<Fingerprint>,
     own: Own,
 }
 
 impl Change {
     /// Decides it: from now on newcomers come under it. What is returned brings those there are under it.
-    pub(super) fn decide(self) -> Vec<Later<Joint<Any>, DefaultClock>> {
+    pub(super) fn decide(self) -> Vec<Later<AllOf<Any>, DefaultClock>> {
         let mut later = vec![self.keyed.change_tier_later(Tier::DEFAULT, &self.algorithm)];
         later.extend(self.forget.iter().filter_map(|key| self.keyed.forget_later(key)));
         for (key, own) in self.own {
@@ -307,7 +308,7 @@ impl Building<'_> {
         }
     }
 
-    fn check_cost(&self, algorithm: &Joint<Any>, at: &dyn Fn(&str) -> String) -> Result<(), RulesError> {
+    fn check_cost(&self, algorithm: &AllOf<Any>, at: &dyn Fn(&str) -> String) -> Result<(), RulesError> {
         let what = match self.config.cost.units() {
             0 => "a cost of nothing is never refused: leave the rule out, or use mode = \"shadow\"",
             units if units > algorithm.capacity() => {
@@ -319,13 +320,13 @@ impl Building<'_> {
     }
 
     /// All of `quotas` together; they stand in `field`.
-    fn joint(&self, quotas: &[Quota], field: String) -> Result<Joint<Any>, RulesError> {
+    fn joint(&self, quotas: &[Quota], field: String) -> Result<AllOf<Any>, RulesError> {
         let wrong = |n, error| RulesError::new(format!("{field}[{n}]"), Problem::Quota(error));
         let each = quotas.iter().enumerate();
         let each =
             each.map(|(n, quota)| self.config.algorithm.algorithm(*quota).map_err(|error| wrong(n, error)));
         let each = each.collect::<Result<Vec<_>, _>>()?;
-        Joint::of(each).map_err(|error| RulesError::new(field, Problem::Quota(error)))
+        AllOf::of(each).map_err(|error| RulesError::new(field, Problem::Quota(error)))
     }
 
     fn own(&self, key: &mut RuleKey, at: &dyn Fn(&str) -> String) -> Result<Own, RulesError> {

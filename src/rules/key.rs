@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::config::Missing;
 use super::error::Problem;
-use crate::decision::Reason;
+use crate::combine::{Found, KeyOf};
 use crate::http::{Client, ClientIp, Fingerprint, Header, Host, Method, Path, Peer, Route, Secret};
-use crate::limiter::{Found, KeyOf};
+use crate::types::Reason;
 
 /// One part of a key, as configuration names it.
 #[derive(Debug, Clone)]

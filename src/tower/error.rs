@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use crate::decision::{Denied, Error};
+use crate::types::{Denied, Error};
 
 /// A limited service's error: its own, or why the limiter did not let the request in.
 #[derive(Debug, Clone, PartialEq, Eq)]

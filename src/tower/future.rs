@@ -7,7 +7,7 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::error::Refuse;
-use crate::decision::Error;
+use crate::types::Error;
 
 /// A response under a permit, or a refusal.
 #[pin_project]

@@ -2,7 +2,7 @@ use tower_layer::Layer;
 
 use super::error::{Answer, Raise};
 use super::service::{Backpressure, Limit, Shed, Wait};
-use crate::decision::Ask;
+use crate::types::Ask;
 
 /// Puts a limiter in front of services. Services made by one layer, its clones and its reuse share the limit.
 ///

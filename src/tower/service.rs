@@ -7,8 +7,8 @@ use tower_service::Service;
 
 use super::error::Refuse;
 use super::future::{ResponseFuture, WaitFuture};
-use crate::decision::{Ask, Error};
-use crate::limiter::{Limiter, Permit, TryLimiter};
+use crate::limiter::{Limiter, Permit};
+use crate::types::{Ask, Error};
 
 /// A limited service. Made by [`LimitLayer`](super::LimitLayer).
 pub struct Limit<S, L, M: Mode<L>, R> {
@@ -135,7 +135,7 @@ where
 impl<S, L, R, Req> Service<Req> for Limit<S, L, Shed, R>
 where
     S: Service<Req>,
-    L: TryLimiter<Req>,
+    L: Limiter<Req>,
     R: Refuse<S::Response, S::Error, L::Fault> + Clone,
 {
     type Response = S::Response;
@@ -150,14 +150,16 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let cost = self.ask.units();
-        let answer = match self.limiter.acquire_now(&request, cost, false) {
-            Some(answer) => answer,
-            None => self.limiter.try_acquire(&request, cost).map(Some),
-        };
-        match answer {
-            // Apart from the other: where there is no permit no room for one is copied.
-            Ok(None) => ResponseFuture::running(self.service.call(request), None, self.refuse.clone()),
-            Ok(permit) => ResponseFuture::running(self.service.call(request), permit, self.refuse.clone()),
+        if !L::Permit::IS_HELD {
+            return match self.limiter.check(&request, cost) {
+                Ok(()) => ResponseFuture::running(self.service.call(request), None, self.refuse.clone()),
+                Err(denied) => ResponseFuture::refused(Error::Denied(denied), self.refuse.clone()),
+            };
+        }
+        match self.limiter.try_acquire(&request, cost) {
+            Ok(permit) => {
+                ResponseFuture::running(self.service.call(request), Some(permit), self.refuse.clone())
+            }
             Err(denied) => ResponseFuture::refused(Error::Denied(denied), self.refuse.clone()),
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tollgate::client::{AcquireGuarded, Guarded, Unit};
 use tollgate::{
-    And, Ask, BothPermits, Concurrency, LimiterExt, ManualClock, Permit, Quota, RatePermit, Slots,
-    TokenBucket, TryLimiter, algorithm,
+    And, AndPermit, Ask, Concurrency, Limiter, LimiterExt, ManualClock, Permit, Quota, RatePermit, Slots,
+    TokenBucket, algorithm,
 };
 
 use crate::guard::{budget, plain, poll, secs, throttle, told};
@@ -46,8 +46,8 @@ const RATE: u64 = 2;
 const BURST: u64 = 5;
 const SLOTS: u64 = 3;
 
-type Limits = And<TokenBucket<ManualClock>, Concurrency<ManualClock>>;
-type Held = BothPermits<RatePermit<algorithm::TokenBucket, ManualClock>, Slots<ManualClock>>;
+type Limits = And<(TokenBucket<ManualClock>, Concurrency<ManualClock>)>;
+type Held = AndPermit<(RatePermit<algorithm::TokenBucket, ManualClock>, Slots<ManualClock>)>;
 
 fn remove<T>(from: &mut Vec<T>, which: &prop::sample::Index) -> Option<T> {
     (!from.is_empty()).then(|| from.remove(which.index(from.len())))
@@ -110,6 +110,6 @@ proptest! {
         prop_assert_eq!((rate.snapshot().remaining, rate.snapshot().waiting), (BURST, 0));
         prop_assert_eq!((slots.snapshot().remaining, slots.snapshot().waiting), (SLOTS, 0));
         // Whatever was told and learnt is long over or lets one go.
-        prop_assert!(TryLimiter::<()>::try_acquire(&guard, &(), 1.into()).is_ok());
+        prop_assert!(Limiter::<()>::try_acquire(&guard, &(), 1.into()).is_ok());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate::client::Guard;
-use tollgate::{FixedWindow, Limiter, Quota, TokenBucket};
+use tollgate::{Compose, FixedWindow, Quota, TokenBucket};
 
 use crate::strategy::{AnyStrategy, Outcome, SemaphoreAndSleep, TASKS, TowerRateLimit, UntilReady, run};
 use crate::upstream::{Law, Style};
@@ -35,7 +35,7 @@ fn quota(law: Law, times: f64) -> Quota {
 
 fn guard<L>(limits: L) -> Arc<dyn AnyStrategy>
 where
-    L: Limiter<Fault = std::convert::Infallible> + Clone + Send + Sync + 'static,
+    L: Compose<Fault = std::convert::Infallible, Part: Send, Permit: Send> + Clone + Send + Sync + 'static,
     L::Acquire: Send,
     L::Permit: Send,
 {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tollgate::client::{AcquireGuarded, Budget, Guard, GuardError, Guarded, Scope, Signals, Unit};
 use tollgate::{
-    Ask, Concurrency, Denied, Error, Limiter, LimiterExt, Line, ManualClock, Permit, Quota, Reason,
-    TokenBucket, TryLimiter, Unlimited,
+    Ask, Compose, Concurrency, Denied, Error, Limiter, LimiterExt, ManualClock, Permit, Queue, Quota, Reason,
+    TokenBucket, Unlimited,
 };
 
 pub(crate) const fn secs(secs: u64) -> Duration {
@@ -43,20 +43,20 @@ pub(crate) fn refusal<T>(answer: Poll<Result<T, Error>>) -> Denied {
 }
 
 /// A guard with a clock that stands still, which sends at once what it may.
-pub(crate) fn plain<L: Limiter>(limits: L, clock: &ManualClock) -> Guard<L, ManualClock> {
+pub(crate) fn plain<L: Compose>(limits: L, clock: &ManualClock) -> Guard<L, ManualClock> {
     Guard::builder(limits).clock(clock.clone()).jitter_percent(0).without_slow_start().build().unwrap()
 }
 
 #[track_caller]
-pub(crate) fn now<L: TryLimiter + Clone>(guard: &Guard<L, ManualClock>) -> Guarded<L::Permit, ManualClock> {
-    match TryLimiter::<()>::try_acquire(guard, &(), 1.into()) {
+pub(crate) fn now<L: Compose + Clone>(guard: &Guard<L, ManualClock>) -> Guarded<L::Permit, ManualClock> {
+    match Limiter::<()>::try_acquire(guard, &(), 1.into()) {
         Ok(permit) => permit,
         Err(denied) => panic!("refused: {denied}"),
     }
 }
 
-pub(crate) fn is_shut<L: TryLimiter + Clone>(guard: &Guard<L, ManualClock>) -> bool {
-    TryLimiter::<()>::try_acquire(guard, &(), 1.into()).map(Permit::refund).is_err()
+pub(crate) fn is_shut<L: Compose + Clone>(guard: &Guard<L, ManualClock>) -> bool {
+    Limiter::<()>::try_acquire(guard, &(), 1.into()).map(Permit::refund).is_err()
 }
 
 pub(crate) fn throttle(wait: Duration) -> Signals {
@@ -532,7 +532,7 @@ fn what_takes_nothing_goes_in_a_hold_too() {
     let guard = plain(Unlimited, &clock);
     guard.hold(secs(10));
     drop(granted(poll(&mut Box::pin(guard.acquire(0)))));
-    assert!(TryLimiter::<()>::try_acquire(&guard, &(), 0.into()).is_ok());
+    assert!(Limiter::<()>::try_acquire(&guard, &(), 0.into()).is_ok());
     guard.close();
     assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(0)))).reason(), Reason::Closed);
 }
@@ -634,15 +634,15 @@ async fn a_hold_does_not_put_those_last_who_came_first() {
 fn a_full_line_takes_back_whom_a_hold_sends_back() {
     let clock = ManualClock::new();
     let slots = Concurrency::builder(1).clock(clock.clone()).build().unwrap();
-    let builder = Guard::builder(slots).clock(clock.clone()).jitter_percent(0).line(Line::new().limit(1));
+    let builder = Guard::builder(slots).clock(clock.clone()).jitter_percent(0).queue(Queue::new().limit(1));
     let guard = builder.build().unwrap();
     let held = now(&guard);
     let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(guard.acquire(1))).collect();
     assert!(waiting.iter_mut().all(|one| poll(one).is_pending()));
-    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(1)))).reason(), Reason::LineFull);
+    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(1)))).reason(), Reason::QueueFull);
     guard.hold(secs(10));
     assert!(waiting.iter_mut().all(|one| poll(one).is_pending()), "they were there before");
-    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(1)))).reason(), Reason::LineFull);
+    assert_eq!(refusal(poll(&mut Box::pin(guard.acquire(1)))).reason(), Reason::QueueFull);
     drop(held);
     clock.advance(secs(10));
     for mut one in waiting {

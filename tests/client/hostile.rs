@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, StatusCode};
 use proptest::prelude::*;
 use tollgate::client::{Guard, Guards, Origin, Profile, Scope, Signals, Unit, Usage};
-use tollgate::{Clock, Error, ManualClock, Quota, Reason, TokenBucket, TryLimiter, Unlimited};
+use tollgate::{Clock, Error, Limiter, ManualClock, Quota, Reason, TokenBucket, Unlimited};
 
 use crate::guard::{budget, granted, is_shut, now, plain, poll, refusal, secs, throttle, told};
 
@@ -161,7 +161,7 @@ proptest! {
         for ((status, headers), ms, is_heard) in answers {
             let (status, unix) = (StatusCode::from_u16(status).unwrap(), guard.unix());
             let said = Signals::read(Profile::Auto, status, &headers, unix);
-            match TryLimiter::<()>::try_acquire(&guard, &(), 1.into()) {
+            match Limiter::<()>::try_acquire(&guard, &(), 1.into()) {
                 Ok(mut permit) => {
                     granted.push(clock.now());
                     if is_heard {
@@ -194,6 +194,6 @@ proptest! {
         }
         guard.lift();
         clock.advance(secs(200));
-        prop_assert!(TryLimiter::<()>::try_acquire(&guard, &(), 1.into()).is_ok());
+        prop_assert!(Limiter::<()>::try_acquire(&guard, &(), 1.into()).is_ok());
     }
 }

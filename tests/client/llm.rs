@@ -1,7 +1,7 @@
 //! Requests and tokens together: reserved, settled, learnt.
 
 use tollgate::client::{Guard, Unit, Usage};
-use tollgate::{ManualClock, Permit, Quota, Reason, TryLimiter, Unlimited};
+use tollgate::{Limiter, ManualClock, Permit, Quota, Reason, Unlimited};
 
 use crate::guard::{budget, granted, is_shut, now, poll, refusal, secs, told};
 
@@ -65,7 +65,7 @@ fn a_settlement_gives_back_and_makes_debts() {
 fn settling_the_permit_corrects_the_quota_of_requests() {
     let clock = ManualClock::new();
     let guard = model(&clock);
-    let take = |units: u64| TryLimiter::<()>::try_acquire(&guard, &(), units.into());
+    let take = |units: u64| Limiter::<()>::try_acquire(&guard, &(), units.into());
     take(4).unwrap().settle(1.into());
     take(9).unwrap().settle(19.into());
     // Ten more than there were: a debt, one request in six seconds.

@@ -11,7 +11,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
 use tollgate::client::Guard;
-use tollgate::{Limiter, Quota};
+use tollgate::{Compose, Quota};
 use tower::limit::RateLimit;
 use tower::{Service, ServiceExt, service_fn};
 
@@ -24,8 +24,7 @@ pub(crate) trait Strategy: Send + Sync + 'static {
 
 impl<L> Strategy for Guard<L>
 where
-    L: Limiter<Fault = std::convert::Infallible> + Clone + Send + Sync + 'static,
-    L::Acquire: Send,
+    L: Compose<Fault = std::convert::Infallible, Part: Send> + Clone + Send + Sync + 'static,
     L::Permit: Send,
 {
     async fn call(&self, client: &mut Client) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tollgate::client::{Guard, Guarded, Unit};
-use tollgate::{Free, ManualClock, TryLimiter};
+use tollgate::{Free, Limiter, ManualClock};
 
 use crate::guard::{budget, told};
 
@@ -50,7 +50,7 @@ fn run(limit: u64, ways: &[(u64, u64)], windows: u64) -> (u64, Vec<u64>) {
                 Duration::from_millis(reset),
             )));
         }
-        while let Ok(permit) = TryLimiter::<()>::try_acquire(&guard, &(), 1.into()) {
+        while let Ok(permit) = Limiter::<()>::try_acquire(&guard, &(), 1.into()) {
             let (there, back) = *ways.next().unwrap();
             let decided_at = now + there;
             calls.push(Call { decided_at, answered_at: decided_at + back, said: None, permit });

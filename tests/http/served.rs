@@ -14,7 +14,7 @@ use hyper::body::Bytes;
 use tollgate::algorithm::{self, FromQuota};
 use tollgate::http::{Charge, ClientIp, Existing, FieldFormat, Header, Secret, Settle, Shadowed};
 use tollgate::{
-    Concurrency, Cost, LimitLayer, LimiterExt, Line, ManualClock, Quota, RateLimiter, Share, SlidingWindow,
+    Concurrency, Cost, LimitLayer, LimiterExt, ManualClock, Queue, Quota, RateLimiter, Share, SlidingWindow,
     Stored, TokenBucket,
 };
 
@@ -476,7 +476,7 @@ async fn no_more_wait_than_may_all_keys_together() {
 #[tokio::test]
 async fn one_key_takes_no_more_places_than_its_line_has() {
     let clock = ManualClock::new();
-    let per_user = TokenBucket::builder(Quota::per_hour(1)).clock(clock.clone()).line(Line::new().limit(2));
+    let per_user = TokenBucket::builder(Quota::per_hour(1)).clock(clock.clone()).queue(Queue::new().limit(2));
     let per_user = per_user.build().unwrap().keyed();
     let by_user = per_user.clone().by(Header::named(X_USER));
     let app = hello(LimitLayer::http(by_user).wait(hours(9)).max_waiting(3));

@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use tollgate::clock::ManualTimer;
 use tollgate::http::{Existing, FieldFormat, Header};
 use tollgate::{
-    Clock, Concurrency, LimitLayer, LimiterExt, Line, ManualClock, Order, Quota, Timestamp, TokenBucket,
+    Clock, Concurrency, LimitLayer, LimiterExt, ManualClock, Order, Queue, Quota, Timestamp, TokenBucket,
 };
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_request_that_may_not_wait_evicts_nobody() {
     let clock = ManualClock::new();
     let limit = TokenBucket::builder(Quota::per_hour(1))
         .clock(clock.clone())
-        .line(Line::new().limit(2).order(Order::NewestFirst))
+        .queue(Queue::new().limit(2).order(Order::NewestFirst))
         .build()
         .unwrap();
     let app = hello(LimitLayer::http(limit.clone()).wait(hours(9)).max_waiting(2));

@@ -8,7 +8,7 @@ use http::{HeaderName, Request};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tollgate::http::{ClientIp, Header, Method, Path, Peer, PeerAddr, Route, RoutePattern, Secret};
-use tollgate::{Cost, EitherKey, Found, KeyOf, LimiterExt, Quota, Reason, TokenBucket, TryLimiter};
+use tollgate::{Cost, EitherKey, Found, KeyOf, Limiter, LimiterExt, Quota, Reason, TokenBucket};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::Tally;
@@ -82,7 +82,7 @@ where
     F::Key: Hash + Eq + Clone + Send + 'static,
 {
     let limit = TokenBucket::new(Quota::once(1)).unwrap().keyed::<F::Key>().by(key);
-    limit.try_acquire(one, Cost::ONE).expect("a key of its own, never seen");
+    limit.check(one, Cost::ONE).expect("a key of its own, never seen");
     match limit.try_acquire(other, Cost::ONE) {
         Ok(_) => false,
         Err(denied) => denied.reason() == Reason::Exhausted || panic!("{denied}"),

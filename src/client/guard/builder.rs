@@ -4,18 +4,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::estimate::Outputs;
-use super::gate::GuardGate;
 use super::jitter::Jitter;
 use super::learner::Learner;
 use super::pace::Pace;
+use super::state::GuardState;
 use super::upstream::{UnitQuota, Upstream};
 use super::{Guard, Told};
 use crate::algorithm::{FromQuota, TokenBucket};
 use crate::client::retry::RetryBudget;
 use crate::client::signal::{Profile, Unit};
 use crate::clock::{Clock, DefaultClock};
-use crate::limiter::gate::Core;
-use crate::limiter::{Limiter, Line, Unlimited};
+use crate::core::{Limit, Named, Options, Queue};
+use crate::limiter::{Compose, Unlimited};
 use crate::units::{Name, NameError, Quota, QuotaError, Timestamp};
 
 /// Options of a guard. What is wrong with them is told by [`build`](GuardBuilder::build).
@@ -26,9 +26,7 @@ pub struct GuardBuilder<L = Unlimited, C = DefaultClock> {
     /// Whether limits were given, or nothing is known.
     is_limited: bool,
     is_careful: bool,
-    clock: C,
-    line: Line,
-    name: Result<Option<Name>, NameError>,
+    options: Options<C>,
     profile: Profile,
     ceiling: Duration,
     jitter_percent: u32,
@@ -87,9 +85,7 @@ impl<L> GuardBuilder<L> {
             limits,
             is_limited,
             is_careful: true,
-            clock: DefaultClock::default(),
-            line: Line::new(),
-            name: Ok(None),
+            options: Options::default(),
             profile: Profile::Auto,
             ceiling: Duration::from_secs(60),
             jitter_percent: 10,
@@ -101,16 +97,14 @@ impl<L> GuardBuilder<L> {
     }
 }
 
-impl<L: Limiter, C: Clock> GuardBuilder<L, C> {
+impl<L: Compose, C: Clock> GuardBuilder<L, C> {
     /// Tells the time by `clock`.
     pub fn clock<D: Clock>(self, clock: D) -> GuardBuilder<L, D> {
         GuardBuilder {
             limits: self.limits,
             is_limited: self.is_limited,
             is_careful: self.is_careful,
-            clock,
-            line: self.line,
-            name: self.name,
+            options: self.options.clock(clock),
             profile: self.profile,
             ceiling: self.ceiling,
             jitter_percent: self.jitter_percent,
@@ -121,9 +115,9 @@ impl<L: Limiter, C: Clock> GuardBuilder<L, C> {
         }
     }
 
-    /// Sets how long the line may grow and in which order it is served.
-    pub fn line(mut self, line: Line) -> Self {
-        self.line = line;
+    /// Sets the bound and the order of the guard's own queue. Default: [`Queue::new`].
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.options.queue = queue;
         self
     }
 
@@ -132,7 +126,7 @@ impl<L: Limiter, C: Clock> GuardBuilder<L, C> {
     where
         NameError: From<N::Error>,
     {
-        self.name = name.try_into().map(Some).map_err(NameError::from);
+        self.options.name(name);
         self
     }
 
@@ -213,7 +207,7 @@ impl<L: Limiter, C: Clock> GuardBuilder<L, C> {
     /// # Errors
     /// What is wrong with the options.
     pub fn build(self) -> Result<Guard<L, C>, GuardError> {
-        let name = self.name.clone().map_err(GuardError::Name)?;
+        let options = self.options.clone().checked().map_err(GuardError::Name)?;
         if self.ceiling.is_zero() {
             return Err(GuardError::ZeroCeiling);
         }
@@ -223,7 +217,7 @@ impl<L: Limiter, C: Clock> GuardBuilder<L, C> {
         if !(1..=100).contains(&self.percentile) {
             return Err(GuardError::Percentile(self.percentile));
         }
-        let now = self.clock.now();
+        let now = options.clock.now();
         let mut quotas = Vec::new();
         for (unit, quota) in &self.quotas {
             let bucket = TokenBucket::from_quota(*quota).map_err(GuardError::Quota)?;
@@ -237,26 +231,23 @@ impl<L: Limiter, C: Clock> GuardBuilder<L, C> {
                 Some(Pace::guessed(quota.count() as f64 / period.as_secs_f64(), now))
             }
         };
-        Ok(self.built(name, quotas, pace))
+        Ok(self.built(options, quotas, pace))
     }
 
-    fn built(self, name: Option<Name>, quotas: Vec<UnitQuota>, pace: Option<Pace>) -> Guard<L, C> {
+    fn built(self, options: Named<C>, quotas: Vec<UnitQuota>, pace: Option<Pace>) -> Guard<L, C> {
         let learner = Learner::new(self.is_careful && pace.is_none(), self.is_limited);
         let upstream = Upstream { held_until: Timestamp::ZERO, quotas, pace, ..Upstream::default() };
         let jitter = Jitter::new(RandomState::new().hash_one(0), self.jitter_percent);
-        let gate = GuardGate::new(upstream, learner, Outputs::new(self.percentile), self.ceiling, jitter);
+        let state = GuardState::new(upstream, learner, Outputs::new(self.percentile), self.ceiling, jitter);
         let told = Told { profile: self.profile, retries: self.retries, group: OnceLock::new() };
-        Guard {
-            limits: self.limits,
-            core: Arc::new(Core::new(gate, self.line, name, self.clock)),
-            told: Arc::new(told),
-        }
+        Guard { limits: self.limits, limit: Arc::new(Limit::new(state, options)), told: Arc::new(told) }
     }
 }
 
-impl<L: Limiter> GuardBuilder<L> {
+impl<L: Compose> GuardBuilder<L> {
     /// With no option set there is nothing that could be wrong.
     pub(super) fn built_plain(self) -> Guard<L> {
-        self.built(None, Vec::new(), None)
+        let Options { clock, queue, .. } = self.options.clone();
+        self.built(Named { clock, queue, name: None }, Vec::new(), None)
     }
 }

@@ -1,27 +1,19 @@
 //! The whole of it in a line: acquire, call, observe, and try again where that is allowed.
 
-use std::future::Future;
-use std::sync::Arc;
+use std::future::{Future, poll_fn};
 use std::time::Duration;
 
 use super::Guard;
-use super::estimate::Outputs;
-use super::gate::GuardGate;
-use super::jitter::Jitter;
-use super::learner::Learner;
-use super::upstream::Upstream;
 use crate::client::retry::Repeat;
 use crate::client::tells::Tells;
-use crate::client::usage::Usage;
-use crate::clock::Clock;
-use crate::decision::{Ask, Error};
-use crate::limiter::gate::{Acquire, Core};
-use crate::limiter::{Limiter, Line};
+use crate::clock::{Clock, Sleep};
+use crate::limiter::Compose;
+use crate::types::{Ask, Error};
 
 /// The wait before a call is made again that failed without being throttled; it doubles with each try.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
+impl<L: Compose, C: Clock> Guard<L, C> {
     /// Waits for a permit, makes the call, and observes the answer.
     ///
     /// # Cancel safety
@@ -77,7 +69,8 @@ impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
                         asked.max(BACKOFF.saturating_mul(1 << (tried - 1).min(10)))
                     };
                     let may = self.may_retry(&signals, Repeat::Safe) && tried < tries;
-                    let in_bounds = signals.throttled || asked <= self.core.with_gate(|gate, _| gate.ceiling);
+                    let in_bounds =
+                        signals.throttled || asked <= self.limit.with_state(|state, _| state.ceiling);
                     (may && in_bounds).then_some(pause)
                 }
             };
@@ -91,15 +84,11 @@ impl<L: Limiter + Clone, C: Clock> Guard<L, C> {
         unreachable!("there are fewer tries than numbers")
     }
 
-    /// Sleeps by the guard's clock: the wait in a line of its own that is held for so long.
+    /// Sleeps by the guard's clock.
     async fn pause(&self, wait: Duration) {
-        let learner = Learner::new(false, true);
-        let jitter = Jitter::new(0, 0);
-        let gate = GuardGate::new(Upstream::default(), learner, Outputs::new(100), Duration::MAX, jitter);
-        let core = Arc::new(Core::new(gate, Line::new(), None, self.core.clock().clone()));
-        let wait = self.core.with_gate(|gate, _| gate.jitter.stretch(wait));
-        drop(core.change(|gate, now| gate.hold(now, wait, true)));
-        // Without a timer there is no waiting, and no try is spared by it either.
-        let _ = Acquire::new(core, Usage::requests(1), None).await;
+        let wait = self.limit.with_state(|state, _| state.jitter.stretch(wait));
+        let mut sleep = Sleep::new(self.limit.clock().clone(), wait);
+        // Without a timer there is no waiting, and the next try comes at once.
+        poll_fn(|cx| sleep.poll(cx.waker(), false)).await;
     }
 }

@@ -1,11 +1,10 @@
-//! The calls that were granted: those that wait for their limits, and those that are under way.
+//! The calls that were granted: those that were not sent yet, and those that are under way.
 
-use std::collections::BTreeMap;
-use std::task::Waker;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::client::usage::Usage;
-use crate::limiter::gate::Load;
+use crate::core::Load;
 use crate::units::Timestamp;
 
 /// A call that was sent and has no answer for so long is no longer counted as under way: one whose permit is leaked must
@@ -26,18 +25,13 @@ impl Pass {
     pub(super) const fn usage(&self) -> Usage {
         self.usage
     }
-
-    /// Its place among the calls granted.
-    pub(super) const fn number(&self) -> u64 {
-        self.number
-    }
 }
 
 /// Calls without a unit are not among them.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    /// Granted and not sent: they wait for their limits, with who to wake when a hold begins meanwhile.
-    granted: BTreeMap<u64, Option<Waker>>,
+    /// Granted and not sent: whoever waited has not been polled yet.
+    granted: BTreeSet<u64>,
     last_granted: u64,
     /// Sent, and neither answered nor over.
     under_way: BTreeMap<u64, Call>,
@@ -55,22 +49,15 @@ impl Calls {
     pub(super) fn grant(&mut self, now: Timestamp, usage: Usage) -> Pass {
         self.last_granted += 1;
         if usage.units() > 0 {
-            self.granted.insert(self.last_granted, None);
+            self.granted.insert(self.last_granted);
         }
         Pass { number: self.last_granted, granted_at: now, sent: 0, usage }
-    }
-
-    /// Keeps whom to wake while a call waits for its limits; gives back who was kept before.
-    pub(super) fn watch(&mut self, pass: &Pass, waker: &mut Option<Waker>) {
-        if let Some(known) = self.granted.get_mut(&pass.number) {
-            std::mem::swap(known, waker);
-        }
     }
 
     /// A call goes, as this one of those sent.
     pub(super) fn send(&mut self, now: Timestamp, pass: &mut Pass, sent: u64) {
         pass.sent = sent;
-        if self.granted.remove(&pass.number).is_some() {
+        if self.granted.remove(&pass.number) {
             self.under_way.insert(sent, Call { usage: pass.usage, sent_at: now });
             self.on_the_way = self.on_the_way.plus(pass.usage);
         }
@@ -87,7 +74,7 @@ impl Calls {
             self.on_the_way = self.on_the_way.minus(pass.usage);
             return true;
         }
-        self.granted.remove(&pass.number).is_some()
+        self.granted.remove(&pass.number)
     }
 
     /// One that is forgotten counts no longer as under way: what it took.
@@ -99,11 +86,6 @@ impl Calls {
         let usage = oldest.remove().usage;
         self.on_the_way = self.on_the_way.minus(usage);
         Some(usage)
-    }
-
-    /// Who waits for limits and is to be woken.
-    pub(super) fn stop(&mut self) -> Vec<Waker> {
-        self.granted.values_mut().filter_map(Option::take).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {

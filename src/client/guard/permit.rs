@@ -4,15 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Told;
 use super::calls::Pass;
-use super::gate::GuardGate;
-use super::{Guard, Told};
+use super::state::GuardState;
 use crate::client::tells::Tells;
 use crate::client::usage::Usage;
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Denied, Standing};
+use crate::core::Limit;
 use crate::limiter::Permit;
-use crate::limiter::gate::Core;
+use crate::types::{Denied, LimitStatus};
 use crate::units::Cost;
 
 /// Proof that a call may be made now. Hold it until the call is over, and tell it the answer.
@@ -21,7 +21,7 @@ use crate::units::Cost;
 /// taught the guard nothing, and its estimate stands.
 #[must_use = "a permit stands for the call made under it: hold it until the call is over, and let it observe the answer"]
 pub struct Guarded<P, C: Clock = DefaultClock> {
-    core: Arc<Core<GuardGate, C>>,
+    limit: Arc<Limit<GuardState, C>>,
     told: Arc<Told>,
     pass: Pass,
     /// Gone once it has been settled.
@@ -31,14 +31,13 @@ pub struct Guarded<P, C: Clock = DefaultClock> {
 }
 
 impl<P, C: Clock> Guarded<P, C> {
-    pub(super) fn new<L>(guard: &Guard<L, C>, pass: Pass, permit: P) -> Self {
-        Self {
-            core: Arc::clone(&guard.core),
-            told: Arc::clone(&guard.told),
-            pass,
-            permit: Some(permit),
-            failed: None,
-        }
+    pub(super) const fn new(
+        limit: Arc<Limit<GuardState, C>>,
+        told: Arc<Told>,
+        pass: Pass,
+        permit: P,
+    ) -> Self {
+        Self { limit, told, pass, permit: Some(permit), failed: None }
     }
 
     /// What was reserved for the call.
@@ -50,18 +49,18 @@ impl<P, C: Clock> Guarded<P, C> {
     /// Takes in what the answer says: everybody who shares the guard obeys it from now on. Once for each answer; what
     /// comes in two parts, as gRPC's head and trailers, in two.
     pub fn observe<T: Tells + ?Sized>(&mut self, answer: &T) {
-        let clock = self.core.clock();
+        let clock = self.limit.clock();
         let unix = Duration::from_nanos(clock.unix_ns().saturating_add(clock.now().as_ns()));
         if let Some(signals) = answer.signals(self.told.profile, unix) {
             self.failed = Some(self.failed == Some(true) || signals.failed);
-            super::answered(&self.core, &self.told, Some(&self.pass), &signals);
+            super::answered(&self.limit, &self.told, Some(&self.pass), &signals);
         }
     }
 
     /// The call is over and took this much, in place of what was reserved: more becomes a debt that later calls wait for,
     /// less is given back. Later estimates go by it. Without this the reservation stands.
     pub fn settle_usage(self, actual: Usage) {
-        self.core.change(|gate, now| gate.settle(now, &self.pass, actual));
+        self.limit.change(|state, now| state.settle(now, &self.pass, actual));
     }
 }
 
@@ -70,7 +69,7 @@ impl<P, C: Clock> Drop for Guarded<P, C> {
         if let (Some(retries), Some(false)) = (&self.told.retries, self.failed) {
             retries.succeeded();
         }
-        self.core.improve(|gate, _| gate.over(&self.pass));
+        self.limit.improve(|state, _| state.over(&self.pass));
     }
 }
 
@@ -82,9 +81,9 @@ impl<P: Permit, C: Clock> Permit for Guarded<P, C> {
     /// Settles what the limits hold, and the guard's own quota of requests; zero means that the call was never made.
     fn settle(mut self, actual: Cost) {
         if actual == Cost::ZERO {
-            self.core.give_back(self.pass, self.pass.usage());
+            self.limit.give_back(self.pass, self.pass.usage());
         } else {
-            self.core.change(|gate, now| gate.settle_requests(now, &self.pass, actual.units()));
+            self.limit.change(|state, now| state.settle_requests(now, &self.pass, actual.units()));
         }
         if let Some(permit) = self.permit.take() {
             permit.settle(actual);
@@ -95,9 +94,9 @@ impl<P: Permit, C: Clock> Permit for Guarded<P, C> {
         self.permit.as_ref().and_then(Permit::shadowed)
     }
 
-    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+    fn status(&self, visit: &mut dyn FnMut(&LimitStatus)) {
         if let Some(permit) = &self.permit {
-            permit.report(visit);
+            permit.status(visit);
         }
     }
 }

@@ -11,14 +11,14 @@ use tower_service::Service;
 use super::body::GuardBody;
 use crate::client::{AcquireGuarded, Guard, Guarded, Signals};
 use crate::clock::Clock;
-use crate::decision::{Ask, Denied, Error};
-use crate::limiter::Limiter;
+use crate::limiter::Compose;
 use crate::tower::LimitError;
+use crate::types::{Ask, Denied, Error};
 
 /// A wait for a permit, then a call under it. Dropped in the wait it leaves the line and the call is not made.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct GuardFuture<S: Service<Request<B>>, B, L: Limiter, C: Clock> {
+pub struct GuardFuture<S: Service<Request<B>>, B, L: Compose, C: Clock> {
     #[pin]
     stage: Stage<S, S::Future, B, L, C>,
 }
@@ -28,7 +28,7 @@ pub struct GuardFuture<S: Service<Request<B>>, B, L: Limiter, C: Clock> {
     reason = "one stage becomes the next: a box would be an allocation a call"
 )]
 #[pin_project(project = StageProjected, project_replace = StageReplaced)]
-enum Stage<S, F, B, L: Limiter, C: Clock> {
+enum Stage<S, F, B, L: Compose, C: Clock> {
     Waiting {
         #[pin]
         acquire: AcquireGuarded<L, C>,
@@ -44,7 +44,7 @@ enum Stage<S, F, B, L: Limiter, C: Clock> {
     Refused(Option<Denied>),
 }
 
-impl<S: Service<Request<B>>, B, L: Limiter + Clone, C: Clock> GuardFuture<S, B, L, C> {
+impl<S: Service<Request<B>>, B, L: Compose + Clone, C: Clock> GuardFuture<S, B, L, C> {
     pub(super) fn waiting(guard: Guard<L, C>, ask: Ask, service: S, request: Request<B>) -> Self {
         let acquire = guard.acquire(ask);
         Self { stage: Stage::Waiting { acquire, call: Some((service, request)), guard } }
@@ -58,7 +58,7 @@ impl<S: Service<Request<B>>, B, L: Limiter + Clone, C: Clock> GuardFuture<S, B, 
 impl<S, B, L, C, R> Future for GuardFuture<S, B, L, C>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    L: Limiter + Clone,
+    L: Compose + Clone,
     C: Clock,
     R: HttpBody,
 {
@@ -96,7 +96,7 @@ where
 
 const AGAIN: &str = "a response was polled after it was ready";
 
-impl<S: Service<Request<B>>, B, L: Limiter, C: Clock> fmt::Debug for GuardFuture<S, B, L, C> {
+impl<S: Service<Request<B>>, B, L: Compose, C: Clock> fmt::Debug for GuardFuture<S, B, L, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuardFuture").finish_non_exhaustive()
     }

@@ -7,8 +7,8 @@ use ::http::HeaderValue;
 use sfv::{ItemSerializer, ListSerializer, StringRef};
 
 use super::{Told, capped, integer, key, seconds};
-use crate::decision::{Policy, Standing};
 use crate::http::memo::Memo;
+use crate::types::{LimitStatus, Policy};
 use crate::units::Name;
 
 /// Room for most fields: they are written without growing.
@@ -37,9 +37,9 @@ thread_local! {
 }
 
 /// Calls `with` with the frame of `standings`.
-pub(super) fn framed<R>(standings: &[Standing], with: impl FnOnce(&mut Frame) -> R) -> Option<R> {
+pub(super) fn framed<R>(standings: &[LimitStatus], with: impl FnOnce(&mut Frame) -> R) -> Option<R> {
     let is_of = |known: &Vec<Promise>| {
-        let promise = |one: &Promise, of: &Standing| one.1 == of.policy && one.0 == of.limit;
+        let promise = |one: &Promise, of: &LimitStatus| one.1 == of.policy && one.0 == of.limit;
         known.len() == standings.len() && known.iter().zip(standings).all(|(one, of)| promise(one, of))
     };
     let make = || {

@@ -2,8 +2,8 @@ use ::http::header::{AUTHORIZATION, HOST, HeaderName};
 use ::http::request::Parts;
 
 use super::{Fingerprint, Secret};
-use crate::decision::Reason;
-use crate::limiter::{Found, KeyOf};
+use crate::combine::{Found, KeyOf};
+use crate::types::Reason;
 
 /// The value of a header: a tenant, an API key, a bearer token. Kept as a [`Fingerprint`], never in the clear.
 ///

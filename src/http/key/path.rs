@@ -1,7 +1,7 @@
 use ::http::request::Parts;
 
 use super::{Fingerprint, Secret};
-use crate::limiter::{Found, KeyOf};
+use crate::combine::{Found, KeyOf};
 
 /// The path as it was sent, in its normal form (RFC 3986, 6.2.2: letters that needed no escape are unescaped, escapes
 /// are in upper case; an escaped slash stays one). The query is no part of it.

@@ -1,10 +1,10 @@
 use super::Concurrency;
 use crate::clock::{Clock, DefaultClock};
-use crate::limiter::Line;
-use crate::limiter::stripes::one_for_each_core;
+use crate::core::{Options, Queue};
+use crate::sync::per_thread::one_for_each_core;
 use crate::units::{Name, NameError};
 
-/// More than any machine has cores, and 128 kB.
+/// More than any machine has cores, and 256 kB.
 const STRIPES_MAX: usize = 1024;
 
 /// Options of a concurrency limit.
@@ -13,46 +13,41 @@ const STRIPES_MAX: usize = 1024;
 pub struct ConcurrencyBuilder<C = DefaultClock> {
     slots: u64,
     stripes: usize,
-    clock: C,
-    line: Line,
-    name: Result<Option<Name>, NameError>,
+    options: Options<C>,
 }
 
 impl ConcurrencyBuilder {
     pub(super) fn new(slots: u64) -> Self {
-        let stripes = stripes_for(slots);
-        Self { slots, stripes, clock: DefaultClock::default(), line: Line::new(), name: Ok(None) }
+        Self { slots, stripes: stripes_for(slots), options: Options::default() }
     }
 }
 
 impl<C: Clock> ConcurrencyBuilder<C> {
-    /// Tells the longest wait of an ask by `clock`.
+    /// Sets the clock by which the longest wait of an ask ends. Default: [`DefaultClock`].
     pub fn clock<D: Clock>(self, clock: D) -> ConcurrencyBuilder<D> {
-        let Self { slots, stripes, clock: _, line, name } = self;
-        ConcurrencyBuilder { slots, stripes, clock, line, name }
+        ConcurrencyBuilder { slots: self.slots, stripes: self.stripes, options: self.options.clock(clock) }
     }
 
-    /// Spreads the slots over `stripes` lines of memory of 128 bytes, or the next power of two, so that threads on
-    /// different ones do not meet while slots are free. One for each core where there are eight slots or more for each,
-    /// unless set. What is admitted does not depend on it; a refusal looks at all of them. They are not given back to the
-    /// allocator when the limit is gone: the next one uses them.
+    /// Spreads the free slots over `stripes` words of 256 bytes each, or the next power of two (at most 1,024), so that
+    /// threads on different ones do not meet while slots are free. Default: one for each core if there are eight slots or
+    /// more for each, else one. The limit admits the same whatever it is; a denial reads all of them.
     pub fn stripes(mut self, stripes: usize) -> Self {
         self.stripes = stripes.clamp(1, STRIPES_MAX).next_power_of_two();
         self
     }
 
-    /// Sets how long the line may grow and in which order it is served.
-    pub fn line(mut self, line: Line) -> Self {
-        self.line = line;
+    /// Sets the bound and the order of the queue. Default: [`Queue::new`].
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.options.queue = queue;
         self
     }
 
-    /// Names the limit, for refusals to carry.
+    /// Names the limit: denials, statuses and metrics carry the name. Default: none.
     pub fn name<N: TryInto<Name>>(mut self, name: N) -> Self
     where
         NameError: From<N::Error>,
     {
-        self.name = name.try_into().map(Some).map_err(NameError::from);
+        self.options.name(name);
         self
     }
 
@@ -61,7 +56,7 @@ impl<C: Clock> ConcurrencyBuilder<C> {
     /// # Errors
     /// What is wrong with the name.
     pub fn build(self) -> Result<Concurrency<C>, NameError> {
-        Ok(Concurrency::built(self.slots, self.stripes, self.line, self.name?, self.clock))
+        Ok(Concurrency::built(self.slots, self.stripes, self.options.checked()?))
     }
 }
 

@@ -1,7 +1,4 @@
-use std::sync::Arc;
-
-use crate::decision::Standing;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 const FREE_BITS: u32 = 24;
 /// The most slots that a word says are free.
@@ -10,7 +7,7 @@ pub(super) const FREE_MAX: u64 = (1 << FREE_BITS) - 1;
 const HELD: u64 = 1 << FREE_BITS;
 const ONE_TURN: u64 = HELD << 1;
 
-/// Free slots in an atomic word on a line of its own, and the limit that they are of.
+/// Free slots in an atomic word on cache lines of its own.
 ///
 /// | word | meaning | leaves by |
 /// |---|---|---|
@@ -26,24 +23,11 @@ pub(super) struct Stripe {
     /// Of the first stripe: the most slots that can be refused for want of free ones. Written only while the word is
     /// `HELD`.
     most: AtomicU64,
-    keeper: Mutex<Option<Arc<dyn Keeper>>>,
-}
-
-/// The limit behind stripes, once the words do not do.
-pub(super) trait Keeper: Send + Sync {
-    fn give_back(self: Arc<Self>, units: u64);
-    fn standing(&self) -> Standing;
-}
-
-impl std::fmt::Debug for dyn Keeper {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keeper")
-    }
 }
 
 impl Stripe {
     pub(super) fn held() -> Self {
-        Self { word: AtomicU64::new(HELD), most: AtomicU64::new(0), keeper: Mutex::new(None) }
+        Self { word: AtomicU64::new(HELD), most: AtomicU64::new(0) }
     }
 
     #[inline]
@@ -97,16 +81,5 @@ impl Stripe {
     #[inline]
     pub(super) fn most(&self) -> u64 {
         self.most.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn keep(&self, keeper: Option<Arc<dyn Keeper>>) {
-        let before = std::mem::replace(&mut *self.keeper.lock(), keeper);
-        // Outside the lock: a clock may go with it.
-        drop(before);
-    }
-
-    /// The limit. It is there as long as a permit is.
-    pub(super) fn keeper(&self) -> Option<Arc<dyn Keeper>> {
-        self.keeper.lock().clone()
     }
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::flat::Id;
 use super::shard::{Granted, Taken, Want};
 use super::tiers::Tier;
-use super::{Keyed, KeyedPermit, Part, Way};
+use super::{Keyed, KeyedPermit, ShardOf, Way};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Error, Reason};
 use crate::limiter::{AcquireRate, Stored};
+use crate::types::{Ask, Denied, Error, Reason};
 use crate::units::Timestamp;
 
 /// The wait for a permit about a key. Cancel-safe: see [`Keyed::acquire`]. A key without a state is given one at
@@ -29,7 +29,7 @@ enum Stage<A: Stored, C: Clock> {
 
 /// An ask that has not been polled.
 struct New<A: Stored, C: Clock> {
-    part: Part<A, C>,
+    part: ShardOf<A, C>,
     id: Id,
     tier: Tier,
     ask: Ask,
@@ -38,7 +38,7 @@ struct New<A: Stored, C: Clock> {
 
 /// What the first poll finds.
 enum First<A: Stored, C: Clock> {
-    Permit(Option<KeyedPermit<A, C>>),
+    Permit(KeyedPermit<A, C>),
     Waits(AcquireRate<A, C>),
 }
 
@@ -75,7 +75,9 @@ impl<A: Stored, C: Clock> New<A, C> {
         };
         let way = match answer {
             Ok(Taken::Slot(slot)) => {
-                return Ok(First::Permit(slot.map(|slot| part.permit(id, units, slot))));
+                return Ok(First::Permit(
+                    slot.map_or_else(KeyedPermit::none, |slot| part.permit(id, units, slot)),
+                ));
             }
             Ok(Taken::Way(way)) => way,
             Err(denied) => {
@@ -95,7 +97,7 @@ impl<A: Stored, C: Clock> New<A, C> {
             Way::Limited(limiter) | Way::Shared(limiter) => {
                 First::Waits(limiter.acquire(left.map_or(ask, |left| ask.within(left))))
             }
-            Way::Exempt => First::Permit(None),
+            Way::Exempt => First::Permit(KeyedPermit::none()),
         })
     }
 }
@@ -104,12 +106,12 @@ impl<A: Stored, C: Clock> New<A, C> {
 impl<A: Stored, C: Clock> Unpin for AcquireKeyed<A, C> {}
 
 impl<A: Stored, C: Clock> Future for AcquireKeyed<A, C> {
-    type Output = Result<Option<KeyedPermit<A, C>>, Error>;
+    type Output = Result<KeyedPermit<A, C>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             if let Stage::Waits(acquire) = &mut self.0 {
-                return Pin::new(acquire).poll(cx).map_ok(|permit| Some(KeyedPermit::of_limiter(permit)));
+                return Pin::new(acquire).poll(cx).map_ok(KeyedPermit::of_limiter);
             }
             let taken = match &self.0 {
                 Stage::New(new) => new.take(),

@@ -7,12 +7,12 @@ use super::alter::Peek;
 use super::flat::{Flat, Id};
 use super::shard::{Taken, Want};
 use super::tiers::Plan;
-use super::{Census, Keyed, Part, Stored, Tier, Way};
+use super::{Keyed, ShardOf, Stored, Tier, Way};
 use crate::algorithm::{Algorithm, Balance, FromQuota, TokenBucket, When};
 use crate::clock::Clock;
-use crate::decision::{Denied, Reason, Snapshot};
+use crate::core::fast_path::{Flattened, Sealed};
 use crate::limiter::RateLimiter;
-use crate::limiter::door::{Flattened, Sealed};
+use crate::types::{Denied, KeyStats, Reason, Snapshot};
 use crate::units::{Cost, Quota, QuotaError, Timestamp};
 
 impl<K, A, C> Keyed<K, A, C>
@@ -95,7 +95,7 @@ where
 
     /// How many keys have a state, and how many have been dropped and refused.
     #[must_use]
-    pub fn census(&self) -> Census {
+    pub fn census(&self) -> KeyStats {
         self.shared.common.room.census()
     }
 
@@ -180,7 +180,7 @@ where
     pub fn tier(&self, quota: Quota) -> Result<Tier, QuotaError> {
         let _changing = self.shared.changing.lock();
         let algorithm = self.algorithm().with_quota(quota)?;
-        let add = |shard: &Part<A, C>| shard.kept().lock().tiers.add(algorithm.clone());
+        let add = |shard: &ShardOf<A, C>| shard.kept().lock().tiers.add(algorithm.clone());
         Ok(self.shared.shards.iter().map(add).last().unwrap_or(Tier::DEFAULT))
     }
 

@@ -1,7 +1,5 @@
 //! What is done to a key that has a state, wherever that is.
 
-use std::time::Duration;
-
 use super::Later;
 use super::flat::{Id, Live, Rewrite};
 use super::shard::{Kept, Shard};
@@ -10,9 +8,6 @@ use crate::algorithm::{Algorithm, Grant, TokenBucket};
 use crate::clock::Clock;
 use crate::limiter::{RateLimiter, Stored};
 use crate::units::Timestamp;
-
-/// Much less than slots take for going round: what is ahead of a time so long ago is not mistaken for what is behind it.
-const RECENT: Duration = Duration::from_secs(1);
 
 type BucketState = <TokenBucket as Algorithm>::State;
 
@@ -51,11 +46,9 @@ impl<A: Stored, C: Clock> Shard<A, C> {
         Some(Peek::Slot(bucket, backlog, now))
     }
 
-    /// The same of a key that was granted something `then`, without the lock if its state is in a slot still, and without
-    /// a reading of now if that was not long ago.
-    pub(super) fn peek_since(&self, id: Id, then: Timestamp) -> Option<Peek<A, C>> {
-        let is_recent = |horizon: fn() -> Timestamp| horizon().since(then) < RECENT;
-        let now = if C::HORIZON.read.is_some_and(is_recent) { then } else { self.common.clock.now() };
+    /// The same, without the lock if the state is in a slot.
+    pub(super) fn peek_unlocked(&self, id: Id) -> Option<Peek<A, C>> {
+        let now = self.common.clock.now();
         let seen = self.common.flat.as_ref().and_then(|flat| flat.seen(id, now.as_ns()));
         match seen {
             Some((bucket, backlog)) => Some(Peek::Slot(bucket, backlog, now)),

@@ -59,8 +59,6 @@ pub(super) enum Look {
     Go(Seat, u32, Timestamp),
     /// Not for so many nanoseconds.
     For(u64),
-    /// Not before this time, which is certain without a reading of the clock.
-    Until(Timestamp),
     /// Too little is left, and time brings nothing back.
     Spent,
     /// More than there can ever be.
@@ -128,7 +126,6 @@ impl Flat {
     #[inline]
     pub(super) fn look<C: Clock>(&self, id: Id, clock: &C, units: u64, pin: bool) -> Look {
         let Some(words) = self.words.get() else { return Look::Absent };
-        let mut horizon = C::HORIZON.read;
         loop {
             let (version, scale) = self.readings.scale();
             // A slot may have been made while we looked for it: only the lock tells.
@@ -137,12 +134,6 @@ impl Flat {
                 return Look::Away;
             }
             let seen = Seen { scale, version, head, word };
-            if let Some(read) = horizon.take() {
-                let at = read();
-                if let Some(Says::After(Some(wait_ns))) = self.says(&seen, &line[0], at.as_ns(), units) {
-                    return Look::Until(Timestamp::from_ns(at.as_ns().saturating_add(wait_ns)));
-                }
-            }
             let now = clock.now();
             let Some(says) = self.says(&seen, &line[0], now.as_ns(), units) else {
                 self.bring_up(seat.line, now.as_ns());

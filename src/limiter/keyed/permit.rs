@@ -8,9 +8,9 @@ use super::flat::Id;
 use super::shard::Shard;
 use crate::algorithm::{Algorithm, Grant, TokenBucket};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::Standing;
-use crate::limiter::rate::Standings;
+use crate::limiter::rate::Statuses;
 use crate::limiter::{Limiter, Permit, RatePermit, Stored};
+use crate::types::LimitStatus;
 use crate::units::{Cost, Name, Timestamp};
 
 /// Proof that one may act once about a key. Dropped, its charge stands. While it is out, its key is not dropped.
@@ -20,6 +20,8 @@ pub struct KeyedPermit<A: Stored, C: Clock = DefaultClock>(Inner<A, C>);
 enum Inner<A: Stored, C: Clock> {
     Limiter(RatePermit<A, C>),
     Slot(Slot<A, C>),
+    /// Of an exempt key, or for nothing: there is nothing to settle.
+    None,
 }
 
 /// A grant from a slot, and the pin that keeps the slot.
@@ -34,6 +36,10 @@ struct Slot<A: Stored, C: Clock> {
 impl<A: Stored, C: Clock> KeyedPermit<A, C> {
     pub(super) const fn of_limiter(permit: RatePermit<A, C>) -> Self {
         Self(Inner::Limiter(permit))
+    }
+
+    pub(super) const fn none() -> Self {
+        Self(Inner::None)
     }
 
     pub(super) const fn of_slot(
@@ -54,26 +60,31 @@ impl<A: Stored, C: Clock> Drop for Slot<A, C> {
 }
 
 impl<A: Stored, C: Clock> Permit for KeyedPermit<A, C> {
+    const IS_HELD: bool = false;
+
     fn cost(&self) -> Cost {
         match &self.0 {
             Inner::Limiter(permit) => permit.cost(),
             Inner::Slot(slot) => Cost::new(slot.grant.units),
+            Inner::None => Cost::ZERO,
         }
     }
 
     fn settle(self, actual: Cost) {
         match self.0 {
+            Inner::None => {}
             Inner::Limiter(permit) => permit.settle(actual),
             Inner::Slot(slot) if actual.units() == slot.grant.units => {}
             Inner::Slot(slot) => slot.shard.settle(slot.id, slot.grant, slot.version, actual.units()),
         }
     }
 
-    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+    fn status(&self, visit: &mut dyn FnMut(&LimitStatus)) {
         match &self.0 {
-            Inner::Limiter(permit) => permit.report(visit),
+            Inner::None => {}
+            Inner::Limiter(permit) => permit.status(visit),
             Inner::Slot(slot) => {
-                if let Some(peek) = slot.shard.peek_since(slot.id, slot.grant.at) {
+                if let Some(peek) = slot.shard.peek_unlocked(slot.id) {
                     peek.tell(slot.shard.common.name.as_ref(), visit);
                 }
             }
@@ -82,17 +93,17 @@ impl<A: Stored, C: Clock> Permit for KeyedPermit<A, C> {
 }
 
 impl<A: Stored, C: Clock> Peek<A, C> {
-    pub(super) fn tell(&self, name: Option<&Name>, visit: &mut dyn FnMut(&Standing)) {
+    pub(super) fn tell(&self, name: Option<&Name>, visit: &mut dyn FnMut(&LimitStatus)) {
         match self {
-            Self::Limiter(limiter) => Limiter::<()>::report(limiter, &(), visit),
+            Self::Limiter(limiter) => Limiter::<()>::status(limiter, &(), visit),
             Self::Slot(bucket, backlog, now) => standings(bucket, *backlog, *now).tell(name, visit),
         }
     }
 }
 
-fn standings(bucket: &TokenBucket, backlog: u64, now: Timestamp) -> Standings {
+fn standings(bucket: &TokenBucket, backlog: u64, now: Timestamp) -> Statuses {
     let mut state: <TokenBucket as Algorithm>::State = bucket.resume(now, backlog);
-    Standings::of(bucket, &mut state, now)
+    Statuses::of(bucket, &mut state, now)
 }
 
 impl<A: Stored, C: Clock> fmt::Debug for KeyedPermit<A, C> {
@@ -104,11 +115,11 @@ impl<A: Stored, C: Clock> fmt::Debug for KeyedPermit<A, C> {
 #[cfg(all(test, not(tollgate_loom)))]
 mod tests {
     use super::*;
-    use crate::clock::{ManualClock, SystemClock};
+    use crate::clock::ManualClock;
     use crate::units::Quota;
     use std::time::Duration;
 
-    fn told(report: impl FnOnce(&mut dyn FnMut(&Standing))) -> Vec<Standing> {
+    fn told(report: impl FnOnce(&mut dyn FnMut(&LimitStatus))) -> Vec<LimitStatus> {
         let mut told = Vec::new();
         report(&mut |standing| told.push(standing.clone()));
         told
@@ -124,7 +135,7 @@ mod tests {
             let mut granted = 0;
             for step in 0..300_u64 {
                 clock.advance(Duration::from_nanos(step * step * 7_919));
-                let Ok(Some(permit)) = limit.try_acquire(&7, 1 + step % 3) else { continue };
+                let Ok(permit) = limit.try_acquire(&7, 1 + step % 3) else { continue };
                 granted += 1;
                 match step % 5 {
                     0 => drop(limit.check(&7, 1)),
@@ -132,22 +143,10 @@ mod tests {
                     2 => limit.set_quota(if step % 2 == 0 { quota } else { Quota::per_minute(70) }).unwrap(),
                     _ => {}
                 }
-                let shown = told(|visit| Limiter::report(&limit, &7, visit));
-                assert_eq!(told(|visit| permit.report(visit)), shown, "{quota}, step {step}");
+                let shown = told(|visit| Limiter::status(&limit, &7, visit));
+                assert_eq!(told(|visit| permit.status(visit)), shown, "{quota}, step {step}");
             }
             assert!(granted > 2, "{quota}");
         }
-    }
-
-    #[test]
-    fn a_permit_tells_of_the_time_of_its_grant() {
-        let clock = SystemClock::default();
-        let limit =
-            crate::TokenBucket::builder(Quota::per_hour(10)).clock(clock).build().unwrap().keyed::<u32>();
-        let permit = limit.try_acquire(&7, 1).unwrap().unwrap();
-        let told = told(|visit| permit.report(visit));
-        assert_eq!((told.len(), told[0].remaining), (1, 9));
-        let of_the_grant = told[0].reset_after == Some(Duration::from_secs(360));
-        assert!(of_the_grant || SystemClock::HORIZON.read.is_none(), "{told:?}");
     }
 }

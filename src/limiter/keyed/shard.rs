@@ -8,11 +8,11 @@ use super::tiers::{Plan, Tier, Tiers};
 use super::{Later, Way};
 use crate::algorithm::{Algorithm, When};
 use crate::clock::Clock;
-use crate::decision::{Denied, Reason};
-use crate::limiter::door::{Flattened, Sealed};
+use crate::core::fast_path::{Flattened, Sealed};
 use crate::limiter::rate::Template;
 use crate::limiter::{RateLimiter, Stored};
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::types::{Denied, Reason};
 use crate::units::{Name, Timestamp};
 
 /// How many states in the map a newcomer looks at to find idle ones, once half of the room is taken, and how many at the
@@ -114,8 +114,7 @@ impl<A: Stored, C: Clock> Common<A, C> {
     fn denied(&self, look: Look) -> Denied {
         let name = self.name.clone();
         match look {
-            Look::For(wait_ns) => Denied::exhausted_for(wait_ns, name),
-            Look::Until(at) => Denied::exhausted_until(at, C::HORIZON.now, name),
+            Look::For(wait_ns) => Denied::exhausted(Some(wait_ns), name),
             Look::Never => Denied::new(Reason::ExceedsCapacity).by(name),
             _ => Denied::new(Reason::Exhausted).by(name),
         }

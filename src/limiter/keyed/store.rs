@@ -5,28 +5,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
-
-/// How full a keyed limit is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Census {
-    /// Keys with a state.
-    pub keys: usize,
-    /// Keys dropped so far because their state could not be told from a new one's.
-    pub evicted: u64,
-    /// Times a newcomer found no room.
-    pub refused: u64,
-}
-
-impl Census {
-    pub(crate) const fn plus(self, other: Self) -> Self {
-        Self {
-            keys: self.keys + other.keys,
-            evicted: self.evicted + other.evicted,
-            refused: self.refused + other.refused,
-        }
-    }
-}
+use crate::types::KeyStats;
 
 /// The cap, and what there is under it.
 pub(crate) struct Room {
@@ -78,12 +57,8 @@ impl Room {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn census(&self) -> Census {
-        Census {
-            keys: self.keys(),
-            evicted: self.evicted.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-        }
+    pub(crate) fn census(&self) -> KeyStats {
+        KeyStats::new(self.keys(), self.evicted.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
 }
 

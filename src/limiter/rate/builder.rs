@@ -1,72 +1,62 @@
 use crate::algorithm::{Anchor, FixedWindow, SlidingWindow};
 use crate::clock::{Clock, DefaultClock};
-use crate::limiter::{Line, RateLimiter, Stored};
+use crate::core::{Named, Options, Queue};
+use crate::limiter::{RateLimiter, Stored};
 use crate::units::{Name, NameError, QuotaError};
 
-/// Options of a rate limiter. What is wrong with them is told by [`build`](RateBuilder::build).
+/// Options of a rate limiter. [`build`](RateBuilder::build) tells what is wrong with them.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct RateBuilder<A, C = DefaultClock> {
     algorithm: Result<A, QuotaError>,
-    clock: C,
-    line: Line,
-    name: Result<Option<Name>, NameError>,
+    options: Options<C>,
     lends: bool,
 }
 
-/// What a limiter was built from, to build more of.
+/// What a limiter was built from, to build more of the same kind.
 #[derive(Debug, Clone)]
 pub(in crate::limiter) struct Template<A, C> {
     pub(in crate::limiter) algorithm: A,
-    pub(in crate::limiter) clock: C,
-    pub(in crate::limiter) line: Line,
-    pub(in crate::limiter) name: Option<Name>,
+    pub(in crate::limiter) options: Named<C>,
     pub(in crate::limiter) lends: bool,
 }
 
 impl<A, C: Clone> Template<A, C> {
     /// The same over another algorithm.
     pub(in crate::limiter) fn with(&self, algorithm: A) -> Self {
-        Self {
-            algorithm,
-            clock: self.clock.clone(),
-            line: self.line,
-            name: self.name.clone(),
-            lends: self.lends,
-        }
+        Self { algorithm, options: self.options.clone(), lends: self.lends }
     }
 }
 
 impl<A> RateBuilder<A> {
     pub(super) fn new(algorithm: Result<A, QuotaError>) -> Self {
-        Self { algorithm, clock: DefaultClock::default(), line: Line::new(), name: Ok(None), lends: false }
+        Self { algorithm, options: Options::default(), lends: false }
     }
 }
 
 impl<A: Stored, C: Clock> RateBuilder<A, C> {
-    /// Tells the time by `clock`.
+    /// Sets the clock. Default: [`DefaultClock`].
     pub fn clock<D: Clock>(self, clock: D) -> RateBuilder<A, D> {
-        let Self { algorithm, clock: _, line, name, lends } = self;
-        RateBuilder { algorithm, clock, line, name, lends }
+        RateBuilder { algorithm: self.algorithm, options: self.options.clock(clock), lends: self.lends }
     }
 
-    /// Sets how long the line may grow and in which order it is served.
-    pub fn line(mut self, line: Line) -> Self {
-        self.line = line;
+    /// Sets the bound and the order of the queue. Default: [`Queue::new`].
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.options.queue = queue;
         self
     }
 
-    /// Names the limit, for refusals to carry.
+    /// Names the limit: denials, statuses and metrics carry the name. Default: none.
     pub fn name<N: TryInto<Name>>(mut self, name: N) -> Self
     where
         NameError: From<N::Error>,
     {
-        self.name = name.try_into().map(Some).map_err(NameError::from);
+        self.options.name(name);
         self
     }
 
-    /// Lets an ask above the capacity go once all of the capacity is there: the rest becomes a debt that later asks
-    /// wait for. Otherwise such an ask is refused, because no wait would help.
+    /// Grants an ask above the capacity once all of the capacity is left: the rest becomes a debt that later asks wait
+    /// for. Default: such an ask is denied, because no wait would help.
     pub fn lend_above_capacity(mut self) -> Self {
         self.lends = true;
         self
@@ -83,9 +73,9 @@ impl<A: Stored, C: Clock> RateBuilder<A, C> {
     /// # Errors
     /// What is wrong with the quota or the options.
     pub fn build(self) -> Result<RateLimiter<A, C>, QuotaError> {
-        let Self { algorithm, clock, line, name, lends } = self;
-        let name = name.map_err(QuotaError::Name)?;
-        Ok(RateLimiter::from_template(&Template { algorithm: algorithm?, clock, line, name, lends }))
+        let Self { algorithm, options, lends } = self;
+        let options = options.checked().map_err(QuotaError::Name)?;
+        Ok(RateLimiter::from_template(&Template { algorithm: algorithm?, options, lends }))
     }
 }
 

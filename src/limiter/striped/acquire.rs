@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::permit::StripedPermit;
-use super::shared::InLine;
+use super::shared::InQueue;
 use super::stripe::{Stripe, Taken};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::{Ask, Denied, Error};
+use crate::types::{Ask, Denied, Error};
 use crate::units::Timestamp;
 
 /// The wait for a [`StripedPermit`]. Cancel-safe: see [`Striped::acquire`](crate::Striped::acquire).
@@ -18,18 +18,18 @@ pub struct AcquireStriped<C: Clock = DefaultClock> {
     stripe: Option<Arc<Stripe<C>>>,
     ask: Ask,
     deadline: Option<Timestamp>,
-    waiting: Option<InLine<C>>,
+    waiting: Option<InQueue<C>>,
 }
 
 impl<C: Clock> AcquireStriped<C> {
     #[inline]
     pub(super) fn new(stripe: Arc<Stripe<C>>, ask: Ask) -> Self {
-        let deadline = stripe.shared.central.core.deadline(ask.max_wait());
+        let deadline = stripe.shared.central.limit.deadline(ask.max_wait());
         Self { stripe: Some(stripe), ask, deadline, waiting: None }
     }
 
     #[cold]
-    fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<Result<Taken, Denied>> {
+    fn poll_queue(&mut self, cx: &mut Context<'_>) -> Poll<Result<Taken, Denied>> {
         let Some(stripe) = &self.stripe else {
             panic!("an acquire was polled after it had given its answer");
         };
@@ -57,7 +57,7 @@ impl<C: Clock> Future for AcquireStriped<C> {
         let units = self.ask.units().units();
         let taken = match &self.stripe {
             Some(stripe) if self.waiting.is_none() && stripe.spend_here(units) => Ok(stripe.spent(units)),
-            _ => ready!(self.poll_line(cx)),
+            _ => ready!(self.poll_queue(cx)),
         };
         self.waiting = None;
         let stripe = self.stripe.take();

@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use super::stripe::{Stripe, Taken};
 use crate::clock::{Clock, DefaultClock};
-use crate::decision::Standing;
 use crate::limiter::{Limiter, Permit};
+use crate::types::LimitStatus;
 use crate::units::Cost;
 
 /// Proof that one may act once. Dropped, its charge stands. See [`Striped`](crate::Striped) for what a refund is worth.
@@ -23,6 +23,8 @@ impl<C: Clock> StripedPermit<C> {
 }
 
 impl<C: Clock> Permit for StripedPermit<C> {
+    const IS_HELD: bool = false;
+
     fn cost(&self) -> Cost {
         Cost::new(self.taken.units())
     }
@@ -32,11 +34,11 @@ impl<C: Clock> Permit for StripedPermit<C> {
     }
 
     /// What other threads hold is not counted as left.
-    fn report(&self, visit: &mut dyn FnMut(&Standing)) {
+    fn status(&self, visit: &mut dyn FnMut(&LimitStatus)) {
         let held = self.stripe.held();
-        Limiter::<()>::report(&self.stripe.shared.central, &(), &mut |standing| {
+        Limiter::<()>::status(&self.stripe.shared.central, &(), &mut |standing| {
             let remaining = standing.remaining.saturating_add(held).min(standing.policy.limit);
-            visit(&Standing { remaining, ..standing.clone() });
+            visit(&LimitStatus { remaining, ..standing.clone() });
         });
     }
 }

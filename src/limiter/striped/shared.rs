@@ -4,15 +4,15 @@ use super::epoch::Epoch;
 use super::reserve::{Reserve, Sizing};
 use crate::algorithm::{Algorithm, Grant, TokenBucket};
 use crate::clock::Clock;
-use crate::decision::{Ask, Denied, Reason};
+use crate::core::{Acquire, Charge, LimitState};
 use crate::limiter::RateLimiter;
-use crate::limiter::line::{Acquire, Charge, Gate};
-use crate::limiter::rate::RateGate;
+use crate::limiter::rate::RateState;
 use crate::sync::{AtomicU64, Ordering};
+use crate::types::{Ask, Denied, Reason};
 use crate::units::{QuotaError, Timestamp};
 
-/// The wait in the line before what is shared.
-pub(super) type InLine<C> = Acquire<RateGate<TokenBucket>, C>;
+/// The wait in the queue of the shared bucket.
+pub(super) type InQueue<C> = Acquire<RateState<TokenBucket>, C>;
 
 /// Alone on its lines, and on those that are fetched beside them.
 #[repr(align(128))]
@@ -26,7 +26,7 @@ pub(super) struct Shared<C: Clock> {
     /// Told apart by this; never used again.
     pub(super) id: u64,
     pub(super) epoch: Epoch,
-    /// The reserve and the largest ask. Written under the line's lock within a change: what is drawn while they are
+    /// The reserve and the largest ask. Written under the limit's lock within a change: what is drawn while they are
     /// written is not spent.
     threads: AtomicU64,
     portion: AtomicU64,
@@ -42,7 +42,7 @@ impl<C: Clock> Shared<C> {
     pub(super) fn new(central: RateLimiter<TokenBucket, C>, sizing: Sizing, reserve: Reserve) -> Self {
         // Not loom's: it outlives the models, and orders nothing.
         static LAST: PlainU64 = PlainU64::new(0);
-        let capacity = central.core.with_gate(|gate, _| gate.capacity());
+        let capacity = central.limit.with_state(|state, _| state.capacity());
         Self {
             id: LAST.fetch_add(1, Ordering::Relaxed) + 1,
             epoch: Epoch::new(),
@@ -70,23 +70,23 @@ impl<C: Clock> Shared<C> {
     }
 
     pub(super) fn take(&self, units: u64) -> Result<Grant, Denied> {
-        self.central.core.take(units, |grant| grant)
+        self.central.limit.take(units)
     }
 
     /// Gives back `units` of what was granted so: the shared time goes down by what has not been refilled since.
     pub(super) fn give_back(&self, grant: Grant, units: u64) {
-        self.central.core.settle(grant, grant.units - units);
+        self.central.limit.settle(grant, grant.units - units);
     }
 
     pub(super) fn set_bucket(&self, bucket: TokenBucket) -> Result<(), QuotaError> {
         let reserve = self.sizing.of(bucket.capacity())?;
         let bucket = bucket.less(reserve.units());
         let _change = self.epoch.change();
-        self.central.core.change(|gate, now| {
+        self.central.limit.change(|state, now| {
             self.threads.store(reserve.threads, Ordering::Relaxed);
             self.portion.store(reserve.portion, Ordering::Relaxed);
             self.capacity.store(bucket.capacity(), Ordering::Relaxed);
-            gate.change(bucket, now);
+            state.change(bucket, now);
         });
         Ok(())
     }
@@ -94,9 +94,9 @@ impl<C: Clock> Shared<C> {
     /// Takes `units` whether they are there or not. What threads hold is spent no more if that makes a debt, which
     /// they too must wait for.
     pub(super) fn charge(&self, units: u64) {
-        self.central.core.change(|gate, now| {
-            gate.charge(now, units);
-            if gate.balance(now).debt > 0 {
+        self.central.limit.change(|state, now| {
+            state.charge(now, units);
+            if state.balance(now).debt > 0 {
                 self.epoch.end();
             }
         });
@@ -106,7 +106,7 @@ impl<C: Clock> Shared<C> {
     pub(super) fn would_wait(&self, ask: Ask, deadline: Option<Timestamp>, denied: &Denied) -> bool {
         let helps = matches!(denied.reason(), Reason::Exhausted | Reason::Paused);
         let in_time = match (deadline, denied.retry_after()) {
-            (Some(deadline), Some(wait)) => self.central.core.clock().now().after(wait) <= deadline,
+            (Some(deadline), Some(wait)) => self.central.limit.clock().now().after(wait) <= deadline,
             _ => true,
         };
         helps && in_time && ask.max_wait() != Some(std::time::Duration::ZERO)

@@ -2,14 +2,14 @@ use std::sync::Arc;
 
 use super::epoch::{Change, Epoch};
 use super::seats::{self, Leave, NOWHERE};
-use super::shared::{InLine, Shared};
+use super::shared::{InQueue, Shared};
 use crate::algorithm::Grant;
 use crate::clock::Clock;
 #[cfg(not(tollgate_loom))]
 use crate::clock::SystemClock;
-use crate::decision::{Ask, Denied};
-use crate::limiter::line::Acquire;
+use crate::core::Acquire;
 use crate::sync::{AtomicU64, Ordering};
+use crate::types::{Ask, Denied};
 use crate::units::Timestamp;
 
 /// A place for one thread to hold units at: what it has drawn and not spent.
@@ -109,12 +109,6 @@ impl<C: Clock> Stripe<C> {
         }
     }
 
-    /// Whether nothing is held here, good or not.
-    #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.stock.units.load(Ordering::Relaxed) == 0
-    }
-
     /// The next draw is for what is asked for alone: this thread was refused. By who sits here.
     #[inline]
     pub(super) fn draw_less(&self) {
@@ -167,6 +161,21 @@ impl<C: Clock> Stripe<C> {
             self.take(units)
         } else {
             self.shared.take(units).map(Taken::granted)
+        }
+    }
+
+    /// Tells if `units` could be taken here. Takes nothing.
+    pub(super) fn peek(&self, units: u64) -> Result<(), Denied> {
+        let held = if self.is_mine() { self.held() } else { 0 };
+        let missing = if units > self.shared.capacity() { units } else { units.saturating_sub(held) };
+        if missing == 0 && units > 0 { Ok(()) } else { self.shared.central.limit.peek(missing) }
+    }
+
+    /// Ends the epoch for an ask that goes to wait: what threads hold goes back as they come by.
+    pub(super) fn stop_spending(&self) {
+        let _change = self.shared.epoch.change();
+        if self.is_mine() {
+            self.return_stock();
         }
     }
 
@@ -273,12 +282,12 @@ impl<C: Clock> Stripe<C> {
 
     /// Goes to wait in line, where no stock passes: what this thread has here goes back, what others have is good no
     /// more once the change is over.
-    pub(super) fn join(&self, ask: Ask, deadline: Option<Timestamp>) -> (InLine<C>, Change<'_>) {
+    pub(super) fn join(&self, ask: Ask, deadline: Option<Timestamp>) -> (InQueue<C>, Change<'_>) {
         let change = self.shared.epoch.change();
         if self.is_mine() {
             self.return_stock();
         }
-        (Acquire::until(Arc::clone(&self.shared.central.core), ask.units().units(), deadline), change)
+        (Acquire::until(Arc::clone(&self.shared.central.limit), ask.units().units(), deadline), change)
     }
 }
 
