@@ -16,8 +16,6 @@ fn tells_the_time_of_the_system(now: impl Fn() -> Timestamp) {
 #[test]
 fn clocks_tell_one_time() {
     tells_the_time_of_the_system(|| SystemClock::default().now());
-    #[cfg(feature = "tokio")]
-    tells_the_time_of_the_system(|| tollgate::SystemClock::default().now());
     #[cfg(feature = "tsc")]
     tells_the_time_of_the_system(|| tollgate::clock::TscClock::default().now());
 }

@@ -1219,7 +1219,7 @@ fn both_or_neither() {
         clock.advance(ms(500) - NS);
         assert!(poll(&mut waits).is_pending());
         let left = fast.snapshot().remaining;
-        assert_eq!(left, 1, "the longer wait comes first");
+        assert_eq!(left, 1, "nothing is taken before both can grant");
         clock.advance(NS);
         let Poll::Ready(Ok(permit)) = poll(&mut waits) else { panic!("not granted in time") };
         permit.refund();
@@ -1286,8 +1286,8 @@ fn a_waiting_ask_for_both_gives_back_when_dropped() {
     assert!(poll(&mut waits).is_pending());
     assert_eq!(
         (fast.snapshot().remaining, slots.snapshot().waiting),
-        (0, 1),
-        "waits for the slot, with the rate"
+        (1, 1),
+        "nothing is taken while it waits for the slot"
     );
     drop(waits);
     assert_eq!((fast.snapshot().remaining, slots.snapshot().waiting), (1, 0));
@@ -1300,7 +1300,7 @@ fn a_waiting_ask_for_both_gives_back_when_dropped() {
     drop(waits);
     assert_eq!((fast.snapshot().remaining, slots.snapshot().remaining), (1, 1));
 
-    // Too late for the slot: what was taken of the rate goes back, as much as time has not restored.
+    // Too late for the slot: nothing was taken of the rate.
     let held = slots.try_acquire(1).unwrap();
     on_paused_time(async {
         let mut waits = both.acquire(Ask::ONE.within(ms(50)));

@@ -20,6 +20,12 @@ impl<C: Clock> Sleep<C> {
         Self { until: clock.now().after(wait), clock, timer: None }
     }
 
+    /// Sleeps for `wait` from now instead.
+    #[cfg(feature = "governor")]
+    pub(crate) fn reset(&mut self, wait: Duration) {
+        self.until = self.clock.now().after(wait);
+    }
+
     /// `true` once the time has come; `false` if there are no timers here. A thread needs none: it uses
     /// [`park`](Self::park).
     pub(crate) fn poll(&mut self, waker: &Waker, is_thread: bool) -> Poll<bool> {

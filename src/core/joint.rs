@@ -152,32 +152,24 @@ impl Joint {
     ) -> Result<Arc<Self>, Denied> {
         let rank = rank.unwrap_or_else(next_rank);
         let ids = members.ids();
-        let mut told = Told { waker: Some(waker.clone()), answer: None };
-        let mut pending = Some(members);
         loop {
-            let Some(members) = pending.take() else { unreachable!("it is put back before the next try") };
-            let group = {
-                let mut locked = lock_all(&members);
-                refuse_to_wait(&mut locked, longest, is_thread)?;
-                let known = locked[members.home()].group(&ids);
-                let group = known.unwrap_or_else(|| {
-                    let group = Arc::new(Group::new());
-                    locked.iter_mut().for_each(|member| member.add_group(&ids, &group));
-                    group
-                });
-                drop(locked);
-                group
-            };
-            let deadline = longest.and_then(|longest| members.first().deadline(longest));
+            let group = Group::of(&members, &ids);
             let mut asks = group.asks.lock();
             if asks.is_retired {
                 // Its last ask is taking it out of the limits just now.
                 drop(asks);
                 yield_now();
-                pending = Some(members);
                 continue;
             }
-            let outcome = Mutex::new(std::mem::replace(&mut told, Told { waker: None, answer: None }));
+            if let Err(denied) = asks.refuse_to_wait(&members, longest, is_thread) {
+                if asks.queue.is_empty() {
+                    asks.retire(&ids, &mut lock_all(&members));
+                }
+                return Err(denied);
+            }
+            let deadline = longest.and_then(|longest| members.first().deadline(longest));
+            let told = Told { waker: Some(waker.clone()), answer: None };
+            let outcome = Mutex::new(told);
             let joint = Arc::new(Self { rank, members, deadline, group: Arc::clone(&group), outcome });
             {
                 let mut locked = lock_all(&joint.members);
@@ -200,6 +192,10 @@ impl Joint {
             guard.keep();
             return Ok(joint);
         }
+    }
+
+    pub(super) const fn members(&self) -> &Members {
+        &self.members
     }
 
     pub(crate) const fn rank(&self) -> Rank {
@@ -255,6 +251,10 @@ impl Joint {
     /// Takes the ask out of its group; with a reason it is denied. `false`: it has been answered already.
     fn withdraw(self: &Arc<Self>, reason: Option<Reason>, work: &mut Work) -> bool {
         let mut asks = self.group.asks.lock();
+        if reason.is_some() {
+            // The longest wait is inclusive: what can be granted at its end is.
+            asks.attempt(work);
+        }
         if asks.queue.remove(&self.rank).is_none() {
             return false;
         }
@@ -300,42 +300,20 @@ impl Drop for Withdraws<'_> {
     }
 }
 
-/// Denies an ask that can never be granted, or not within its longest wait, or that finds a full queue.
-fn refuse_to_wait(
-    locked: &mut [Box<dyn LockedMember + '_>],
-    longest: Option<Duration>,
-    is_thread: bool,
-) -> Result<(), Denied> {
-    for member in locked.iter_mut() {
-        if let Some(reason) = member.refuses() {
-            return Err(member.deny(reason));
-        }
-    }
-    let waits: Vec<Wait> = locked.iter_mut().map(|member| member.wait()).collect();
-    // `Ord` of waits: the member that binds longest refuses.
-    let (binding, wait) =
-        waits.iter().enumerate().max_by_key(|(_, wait)| **wait).unwrap_or((0, &Wait::Release));
-    let known = if waits.contains(&Wait::Release) { None } else { wait.known() };
-    let timed = waits.iter().filter_map(Wait::known).max();
-    if *wait == Wait::Never || longest.is_some_and(|longest| timed.is_some_and(|timed| timed > longest)) {
-        return Err(locked[binding].deny(Reason::Exhausted).after(known));
-    }
-    if let Some(full) = locked.iter_mut().find(|member| member.is_full()) {
-        return Err(full.deny(Reason::QueueFull).after(known));
-    }
-    if !is_thread {
-        for (index, member) in locked.iter_mut().enumerate() {
-            if !member.make_timer(longest.is_some() && index == 0) {
-                return Err(member.deny(Reason::NoTimer).after(known));
-            }
-        }
-    }
-    Ok(())
-}
-
 impl Group {
     fn new() -> Self {
         Self { asks: Mutex::new(Asks { queue: BTreeMap::new(), is_retired: false, leader: None }) }
+    }
+
+    /// The group of those that wait for these limits.
+    fn of(members: &Members, ids: &[usize]) -> Arc<Self> {
+        let mut locked = lock_all(members);
+        let known = locked[members.home()].group(ids);
+        known.unwrap_or_else(|| {
+            let group = Arc::new(Self::new());
+            locked.iter_mut().for_each(|member| member.add_group(ids, &group));
+            group
+        })
     }
 
     /// Tries the first ask.
@@ -369,13 +347,62 @@ impl Joint {
     /// The denial, if a limit alone takes longer now than the ask would wait.
     fn too_late(&self, locked: &mut [Box<dyn LockedMember + '_>]) -> Option<Denied> {
         let left = locked[0].left_until(self.deadline?);
-        let late =
-            locked.iter_mut().position(|member| member.wait_alone().known().is_some_and(|wait| wait > left));
-        late.map(|late| locked[late].deny(Reason::Exhausted).after(None))
+        locked.iter_mut().find_map(|member| {
+            let wait = member.wait_alone().known().filter(|wait| *wait > left)?;
+            Some(member.deny(Reason::Exhausted).after(Some(wait)))
+        })
     }
 }
 
 impl Asks {
+    /// Denies an ask that can never be granted, or not within its longest wait, or that finds a full queue.
+    fn refuse_to_wait(
+        &self,
+        members: &Members,
+        longest: Option<Duration>,
+        is_thread: bool,
+    ) -> Result<(), Denied> {
+        let locked = &mut lock_all(members);
+        for member in locked.iter_mut() {
+            if let Some(reason) = member.refuses() {
+                return Err(member.deny(reason));
+            }
+        }
+        // Behind others, an ask without a longest wait need not know when it is granted.
+        let knows = longest.is_some() || self.queue.is_empty();
+        let waits: Vec<Wait> = if knows {
+            locked.iter_mut().map(|member| member.wait(&mut self.queue.values())).collect()
+        } else {
+            Vec::new()
+        };
+        // The member that binds longest denies.
+        let binding = waits.iter().enumerate().max_by_key(|(_, wait)| **wait);
+        let known = binding.and_then(|(_, wait)| wait.known());
+        let is_late = |longest| waits.iter().filter_map(Wait::known).max() > Some(longest);
+        if let Some((binding, wait)) = binding {
+            if *wait == Wait::Never || longest.is_some_and(is_late) {
+                return Err(locked[binding].deny(Reason::Exhausted).after(known));
+            }
+        }
+        if let Some(full) = locked.iter_mut().find(|member| member.is_full()) {
+            return Err(full.deny(Reason::QueueFull).after(known));
+        }
+        if !is_thread {
+            for (index, member) in locked.iter_mut().enumerate() {
+                if !member.make_timer(longest.is_some() && index == 0) {
+                    return Err(member.deny(Reason::NoTimer).after(known));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the group out of its limits.
+    fn retire(&mut self, ids: &[usize], locked: &mut [Box<dyn LockedMember + '_>]) {
+        self.is_retired = true;
+        locked.iter_mut().for_each(|member| member.remove_group(ids));
+    }
+
     /// Takes an ask out of the queues of limits. It is out of the group's.
     fn leave(&mut self, joint: &Joint, locked: &mut [Box<dyn LockedMember + '_>]) {
         if self.leader.as_ref().is_some_and(|leader| leader.rank == joint.rank) {
@@ -390,9 +417,7 @@ impl Asks {
             locked[0].remove_deadline(deadline, joint.rank);
         }
         if self.queue.is_empty() {
-            self.is_retired = true;
-            let ids = joint.members.ids();
-            locked.iter_mut().for_each(|member| member.remove_group(&ids));
+            self.retire(&joint.members.ids(), locked);
         }
     }
 

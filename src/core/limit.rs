@@ -325,7 +325,7 @@ impl<S: LimitState, C: Clock> Limit<S, C> {
         if self.calls.fetch_add(1, Ordering::AcqRel) > 0 {
             return;
         }
-        let serving = Serving(&self.calls);
+        let mut serving = Serving { calls: &self.calls, is_done: false };
         let mut answered = 1;
         loop {
             let mut wakes = Vec::new();
@@ -344,16 +344,21 @@ impl<S: LimitState, C: Clock> Limit<S, C> {
                 Err(calls) => answered = calls,
             }
         }
-        std::mem::forget(serving);
+        serving.is_done = true;
     }
 }
 
 /// A panic of foreign code (a clock, an algorithm) while the queue is served: the next call serves it again.
-struct Serving<'a>(&'a AtomicUsize);
+struct Serving<'a> {
+    calls: &'a AtomicUsize,
+    is_done: bool,
+}
 
 impl Drop for Serving<'_> {
     fn drop(&mut self) {
-        self.0.store(0, Ordering::Release);
+        if !self.is_done {
+            self.calls.store(0, Ordering::Release);
+        }
     }
 }
 

@@ -60,8 +60,7 @@ impl Members {
     ) -> Ticket<S, C> {
         let id = Arc::as_ptr(limit).addr();
         let known = self.all.iter().find(|member| member.id() == id);
-        let known =
-            known.and_then(|member| (Arc::clone(member) as Arc<dyn Any + Send + Sync>).downcast().ok());
+        let known = known.and_then(|member| Arc::clone(member).into_any().downcast().ok());
         let ticketed: Arc<Ticketed<S, C>> = known.unwrap_or_else(|| {
             let parts = Mutex::new(Parts { total: None, each: Vec::new() });
             let ticketed = Arc::new(Ticketed { limit: Arc::clone(limit), parts });
@@ -121,9 +120,11 @@ impl<S: LimitState, C: Clock> Ticket<S, C> {
 }
 
 /// [`Ticketed`] of any limit.
-pub(super) trait Member: Any + Send + Sync {
+pub(super) trait Member: Send + Sync {
     /// The address of the limit: it tells limits apart and orders their locks.
     fn id(&self) -> usize;
+    fn as_any(&self) -> &dyn Any;
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     fn lock(&self) -> Box<dyn LockedMember + '_>;
     fn as_driven(&self) -> Arc<dyn Driven>;
     /// The time in which the longest wait of an ask ends, by this limit's clock.
@@ -183,8 +184,8 @@ impl Ord for Wait {
 
 /// A member under its limit's lock.
 pub(super) trait LockedMember {
-    /// The wait behind the limit's queue.
-    fn wait(&mut self) -> Wait;
+    /// The wait behind the limit's queue, and behind those asks of the same group that do not stand in it.
+    fn wait(&mut self, ahead: &mut dyn Iterator<Item = &Arc<Joint>>) -> Wait;
     /// The wait if nobody else waited.
     fn wait_alone(&mut self) -> Wait;
     fn left_until(&self, deadline: Timestamp) -> Duration;
@@ -222,6 +223,14 @@ impl<S: LimitState, C: Clock> Ticketed<S, C> {
 impl<S: LimitState, C: Clock> Member for Ticketed<S, C> {
     fn id(&self) -> usize {
         Arc::as_ptr(&self.limit).addr()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
     }
 
     fn lock(&self) -> Box<dyn LockedMember + '_> {
@@ -276,9 +285,28 @@ impl<S: LimitState, C: Clock> LockedTicket<'_, S, C> {
 }
 
 impl<S: LimitState, C: Clock> LockedMember for LockedTicket<'_, S, C> {
-    fn wait(&mut self) -> Wait {
-        let now = self.locked.now;
-        let later = self.locked.waiting().ready_behind(now, self.total);
+    fn wait(&mut self, ahead: &mut dyn Iterator<Item = &Arc<Joint>>) -> Wait {
+        let (now, id, total) = (self.locked.now, self.ticketed.id(), self.total);
+        let waiting = self.locked.waiting();
+        let load_of = |joint: &Arc<Joint>| {
+            let member = joint.members().iter().find(|member| member.id() == id)?;
+            member.as_any().downcast_ref::<Ticketed<S, C>>().map(Ticketed::total)
+        };
+        let loads: Vec<S::Load> =
+            ahead.filter(|joint| waiting.waiters.get(joint.rank()).is_none()).filter_map(load_of).collect();
+        let later = if loads.is_empty() {
+            waiting.ready_behind(now, total)
+        } else if let Some(mut plan) = waiting.plan_behind(now) {
+            let state = waiting.peek_state();
+            for load in loads {
+                if let Later::At(at) = state.plan_ready(&mut plan, now, load) {
+                    state.plan_take(&mut plan, at, load);
+                }
+            }
+            state.plan_ready(&mut plan, now, total)
+        } else {
+            Later::Release
+        };
         self.wait_of(later)
     }
 

@@ -174,7 +174,8 @@ impl<S: LimitState, T: Timer> Waiting<S, T> {
 
     /// The denial for `reason`, with the wait that would help where one is known.
     pub(super) fn deny(&mut self, now: Timestamp, load: S::Load, reason: Reason) -> Denied {
-        let tells = matches!(reason, Reason::Exhausted | Reason::QueueFull | Reason::AskedTooLong);
+        let tells =
+            matches!(reason, Reason::Exhausted | Reason::QueueFull | Reason::AskedTooLong | Reason::NoTimer);
         let wait = if tells { self.wait(now, load) } else { None };
         self.denied(reason, wait)
     }

@@ -73,12 +73,6 @@ impl Future for AcquireGovernor {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            if let Some(sleep) = &mut self.sleep {
-                if !ready!(sleep.poll(cx.waker(), false)) {
-                    return Poll::Ready(Err(Denied::new(Reason::NoTimer).into()));
-                }
-                self.sleep = None;
-            }
             let wait = match (self.look)() {
                 Ok(()) => return Poll::Ready(Ok(GovernorPermit { units: self.units })),
                 Err(Some(wait)) => wait,
@@ -88,7 +82,12 @@ impl Future for AcquireGovernor {
             if self.deadline.is_some_and(|deadline| at > deadline) {
                 return Poll::Ready(Err(Denied::new(Reason::Exhausted).after(Some(wait)).into()));
             }
-            self.sleep = Some(Sleep::new(DefaultClock::default(), wait));
+            // Governor's clock decides: it is asked at each poll, and the sleep only wakes the task.
+            let sleep = self.sleep.get_or_insert_with(|| Sleep::new(DefaultClock::default(), wait));
+            sleep.reset(wait);
+            if !ready!(sleep.poll(cx.waker(), false)) {
+                return Poll::Ready(Err(Denied::new(Reason::NoTimer).into()));
+            }
         }
     }
 }
