@@ -15,7 +15,8 @@ use support::forms::{Load, each_bucket};
 use support::{Suite, floors, now};
 use tollgate::http::ClientIp;
 use tollgate::{
-    Ask, Concurrency, Cost, Error, LimitLayer, Limiter, LimiterExt, Permit, SystemClock, TokenBucket,
+    Ask, Concurrency, Cost, Denied, Error, LimitLayer, LimitStatus, Limiter, LimiterExt, Permit, SystemClock,
+    TokenBucket,
 };
 use tower::limit::{ConcurrencyLimitLayer, RateLimitLayer};
 use tower::{Layer, Service, service_fn};
@@ -28,6 +29,8 @@ use tower_governor::key_extractor::GlobalKeyExtractor;
 struct Free;
 
 impl Permit for Free {
+    const IS_HELD: bool = false;
+
     fn cost(&self) -> Cost {
         Cost::ZERO
     }
@@ -43,6 +46,12 @@ impl<K: ?Sized> Limiter<K> for Free {
     fn acquire(&self, _key: &K, _ask: Ask) -> Self::Acquire {
         ready(Ok(Self))
     }
+
+    fn try_acquire(&self, _key: &K, _cost: Cost) -> Result<Self, Denied> {
+        Ok(Self)
+    }
+
+    fn status(&self, _key: &K, _visit: &mut dyn FnMut(&LimitStatus)) {}
 }
 
 /// One request: ready, called, answered.

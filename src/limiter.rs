@@ -123,6 +123,15 @@ pub trait Part: Unpin {
     /// The denial that a try would give.
     fn peek(&self) -> Result<(), Denied>;
 
+    /// Tells if the members that are taken after the first one could grant now: with it, a denial is found before anything
+    /// is taken, save for a race with others. Takes nothing.
+    ///
+    /// # Errors
+    /// The denial that a try would give.
+    fn peek_rest(&self) -> Result<(), Denied> {
+        Ok(())
+    }
+
     /// Claims what was granted after [`enlist`](Part::enlist), or takes now.
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error<Self::Fault>>>;
 

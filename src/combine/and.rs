@@ -119,8 +119,9 @@ where
 
 /// Takes now, or tells that the part must be awaited.
 pub(crate) fn take_now<P: Part>(mut part: P) -> Result<P::Permit, Denied> {
-    // A denial is found before anything is taken, save for a race with others.
-    part.peek()?;
+    if part.peek_rest().is_err() {
+        part.peek()?;
+    }
     match part.poll_take(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(permit)) => Ok(permit),
         Poll::Ready(Err(Error::Denied(denied))) => Err(denied),
@@ -266,6 +267,11 @@ where
         }
     }
 
+    fn peek_rest(&self) -> Result<(), Denied> {
+        self.first.peek_rest()?;
+        self.second.peek()
+    }
+
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error<Self::Fault>>> {
         for stage in [PartStage::Remote, PartStage::Local, PartStage::Last] {
             if let Err(error) = ready!(self.poll_stage(stage, cx)) {
@@ -325,6 +331,10 @@ impl<P: Part> Part for ListPart<P> {
     fn peek(&self) -> Result<(), Denied> {
         let denials = self.parts.iter().filter_map(|(part, _)| part.peek().err());
         denials.reduce(later_of).map_or(Ok(()), Err)
+    }
+
+    fn peek_rest(&self) -> Result<(), Denied> {
+        self.parts.iter().skip(1).try_for_each(|(part, _)| part.peek())
     }
 
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error<Self::Fault>>> {
@@ -412,8 +422,7 @@ impl<P: Part> AcquireAll<P> {
         loop {
             match &mut self.stage {
                 Stage::Fresh => {
-                    // A denial is found before anything is taken, save for a race with others.
-                    self.stage = match self.part.peek() {
+                    self.stage = match self.part.peek_rest().or_else(|_| self.part.peek()) {
                         Ok(()) => Stage::Takes,
                         Err(denied) => self.waits_for(denied, cx, is_thread)?,
                     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::limit::Limit;
 use super::queue::{Answer, Rank, next_rank};
-use super::state::{LimitState, Load};
+use super::state::{LimitState, Load, Outcome};
 use super::waiting::Entry;
 use crate::clock::Clock;
 use crate::types::Denied;
@@ -53,7 +53,7 @@ impl<S: LimitState, C: Clock> Acquire<S, C> {
         let mut joining = Some(joining);
         let waker = thread_waker();
         loop {
-            match self.poll_with(&waker, true) {
+            match self.poll_with(&waker, true, |limit, grant| (limit, grant)) {
                 Poll::Ready(answer) => return answer,
                 Poll::Pending => {
                     drop(joining.take());
@@ -65,25 +65,36 @@ impl<S: LimitState, C: Clock> Acquire<S, C> {
         }
     }
 
-    #[inline]
-    fn poll_with(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<Granted<S, C>, Denied>> {
-        let limit = self.limit.as_ref().expect("an acquire was polled after it had given its answer");
-        if self.rank.is_none() {
-            match limit.take(self.load) {
-                Ok(grant) => return Poll::Ready(Ok((self.limit.take().expect("it is there"), grant))),
-                Err(denied) if self.deadline == Some(Timestamp::ZERO) => return Poll::Ready(Err(denied)),
-                Err(_) => {}
+    /// Polls it, and makes a permit of the grant.
+    // Always inlined for the reason given at `Limit::take`.
+    #[inline(always)]
+    pub(crate) fn poll_with<R>(
+        &mut self,
+        waker: &Waker,
+        is_thread: bool,
+        permit: impl FnOnce(Arc<Limit<S, C>>, S::Grant) -> R,
+    ) -> Poll<Result<R, Denied>> {
+        if let (Some(limit), None) = (&self.limit, self.rank) {
+            if let (now, Outcome::Taken) = limit.try_fast(self.load, true) {
+                let limit = self.limit.take().expect("it was there");
+                return Poll::Ready(Ok(permit(limit, S::fast_grant(now, self.load))));
             }
         }
-        self.poll_in_queue(waker, is_thread)
+        self.poll_in_queue(waker, is_thread).map_ok(|(limit, grant)| permit(limit, grant))
     }
 
     #[cold]
     #[inline(never)]
     fn poll_in_queue(&mut self, waker: &Waker, is_thread: bool) -> Poll<Result<Granted<S, C>, Denied>> {
-        let limit = self.limit.as_ref().expect("it is taken with the answer");
+        let limit = self.limit.as_ref().expect("an acquire was polled after it had given its answer");
         let answer = match self.rank {
             Some(rank) => limit.hear(rank, waker),
+            None if self.deadline == Some(Timestamp::ZERO) => {
+                Some(match limit.take(self.load, |grant| grant) {
+                    Ok(grant) => Answer::Granted(grant, self.load),
+                    Err(denied) => Answer::Denied(denied),
+                })
+            }
             None => {
                 let rank = next_rank();
                 match limit.enter(rank, self.load, self.deadline, waker, is_thread) {
@@ -115,7 +126,7 @@ impl<S: LimitState, C: Clock> Future for Acquire<S, C> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_with(cx.waker(), false)
+        self.poll_with(cx.waker(), false, |limit, grant| (limit, grant))
     }
 }
 

@@ -96,35 +96,37 @@ impl<S: LimitState, C: Clock> Limit<S, C> {
         look(locked.waiting().state(), now)
     }
 
-    /// Takes `load` if it can be granted now, without passing one that waits. Lock-free while nobody waits, if the state
-    /// has a fast path.
-    // Inlined into the one call of each handle, so that the permit or the denial is built where it is returned.
+    /// The outcome of the fast path, and the time it was decided at. Lock-free while nobody waits.
     #[inline]
-    pub(crate) fn take(&self, load: S::Load) -> Result<S::Grant, Denied> {
-        if load.units() > 0 {
-            let now = if S::TIMED { self.clock.now() } else { Timestamp::ZERO };
-            match S::try_fast(&self.fast, now, load, true) {
-                Outcome::Taken => return Ok(S::fast_grant(now, load)),
-                Outcome::WaitUntil(at) => return Err(self.exhausted(now, at)),
-                Outcome::Contended => {}
-            }
+    pub(super) fn try_fast(&self, load: S::Load, take: bool) -> (Timestamp, Outcome) {
+        if load.units() == 0 {
+            return (Timestamp::ZERO, Outcome::Contended);
         }
-        self.take_locked(load)
+        let now = if S::TIMED { self.clock.now() } else { Timestamp::ZERO };
+        (now, S::try_fast(&self.fast, now, load, take))
+    }
+
+    /// Takes `load` if it can be granted now, without passing one that waits, and makes a permit of the grant.
+    // Always inlined, and the permit made in here: the permit or the denial is built where it is returned. Moving either
+    // took a fifth of a decision.
+    #[inline(always)]
+    pub(crate) fn take<R>(&self, load: S::Load, permit: impl FnOnce(S::Grant) -> R) -> Result<R, Denied> {
+        match self.try_fast(load, true) {
+            (now, Outcome::Taken) => Ok(permit(S::fast_grant(now, load))),
+            (now, Outcome::WaitUntil(at)) => Err(self.exhausted(now, at)),
+            (_, Outcome::Contended) => self.take_locked(load).map(permit),
+        }
     }
 
     /// Tells if `load` could be granted now. Takes nothing.
     pub(crate) fn peek(&self, load: S::Load) -> Result<(), Denied> {
-        if load.units() > 0 {
-            let now = if S::TIMED { self.clock.now() } else { Timestamp::ZERO };
-            match S::try_fast(&self.fast, now, load, false) {
-                Outcome::Taken => return Ok(()),
-                Outcome::WaitUntil(at) => return Err(self.exhausted(now, at)),
-                Outcome::Contended => {}
-            }
-        }
-        match self.ready_in(load)? {
-            Duration::ZERO => Ok(()),
-            wait => Err(Denied::exhausted(Some(wait.as_nanos() as u64), self.name.clone())),
+        match self.try_fast(load, false) {
+            (_, Outcome::Taken) => Ok(()),
+            (now, Outcome::WaitUntil(at)) => Err(self.exhausted(now, at)),
+            (_, Outcome::Contended) => match self.ready_in(load)? {
+                Duration::ZERO => Ok(()),
+                wait => Err(Denied::exhausted(Some(wait.as_nanos() as u64), self.name.clone())),
+            },
         }
     }
 

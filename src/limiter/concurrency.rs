@@ -95,8 +95,7 @@ impl<C: Clock> Concurrency<C> {
     /// The reason. No time is known after which it would pass: others must release slots.
     #[inline]
     pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<Slots<C>, Denied> {
-        let units = self.limit.take(cost.into().units())?;
-        Ok(Slots::of(&self.limit, units))
+        self.limit.take(cost.into().units(), |units| Slots::of(&self.limit, units))
     }
 
     /// Slots free, slots in all, and who waits, at this instant.
@@ -199,7 +198,7 @@ impl<C: Clock> Part for SlotsPart<C> {
 
     fn poll_take(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Slots<C>, Error>> {
         let claimed = self.ticket.take().and_then(|ticket| ticket.claim());
-        let taken = claimed.map_or_else(|| self.limit.take(self.units), Ok);
+        let taken = claimed.map_or_else(|| self.limit.take(self.units, |units| units), Ok);
         Poll::Ready(taken.map(|units| Slots::of(&self.limit, units)).map_err(Error::Denied))
     }
 
@@ -226,10 +225,8 @@ impl<C: Clock> Future for AcquireSlots<C> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.acquire).poll(cx).map(|answer| match answer {
-            Ok((limit, units)) => Ok(Slots::of(&limit, units)),
-            Err(denied) => Err(Error::Denied(denied)),
-        })
+        let permit = |limit: Arc<_>, units| Slots::of(&limit, units);
+        self.acquire.poll_with(cx.waker(), false, permit).map_err(Error::Denied)
     }
 }
 

@@ -126,8 +126,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// Why not, and the smallest wait after which it would be had.
     #[inline]
     pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<RatePermit<A, C>, Denied> {
-        let grant = self.limit.take(cost.into().units())?;
-        Ok(RatePermit { limit: Arc::clone(&self.limit), grant })
+        self.limit.take(cost.into().units(), |grant| RatePermit { limit: Arc::clone(&self.limit), grant })
     }
 
     /// Decides and takes, and holds nothing: a [`try_acquire`](RateLimiter::try_acquire) whose permit is dropped.
@@ -136,7 +135,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// Why not, and the smallest wait after which it would pass.
     #[inline]
     pub fn check(&self, cost: impl Into<Cost>) -> Result<(), Denied> {
-        self.limit.take(cost.into().units()).map(drop)
+        self.limit.take(cost.into().units(), |_| ())
     }
 
     /// When `cost` could go behind those who wait, if nobody else came. Takes nothing; zero means now.
@@ -353,7 +352,7 @@ impl<A: Stored, C: Clock> Part for RatePart<A, C> {
 
     fn poll_take(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error>> {
         let claimed = self.ticket.take().and_then(|ticket| ticket.claim());
-        let granted = claimed.map_or_else(|| self.limit.take(self.units), Ok);
+        let granted = claimed.map_or_else(|| self.limit.take(self.units, |grant| grant), Ok);
         let permit = |grant| RatePermit { limit: Arc::clone(&self.limit), grant };
         Poll::Ready(granted.map(permit).map_err(Error::Denied))
     }
@@ -381,10 +380,8 @@ impl<A: Stored, C: Clock> Future for AcquireRate<A, C> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.acquire).poll(cx).map(|answer| match answer {
-            Ok((limit, grant)) => Ok(RatePermit { limit, grant }),
-            Err(denied) => Err(Error::Denied(denied)),
-        })
+        let permit = |limit, grant| RatePermit { limit, grant };
+        self.acquire.poll_with(cx.waker(), false, permit).map_err(Error::Denied)
     }
 }
 

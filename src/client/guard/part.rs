@@ -46,7 +46,7 @@ impl<P: Part, C: Clock> GuardPart<P, C> {
     fn take(&mut self) -> Result<(), Denied> {
         if self.pass.is_none() {
             let claimed = self.ticket.take().and_then(|ticket| ticket.claim());
-            self.pass = Some(claimed.map_or_else(|| self.limit.take(self.usage), Ok)?);
+            self.pass = Some(claimed.map_or_else(|| self.limit.take(self.usage, |pass| pass), Ok)?);
         }
         Ok(())
     }

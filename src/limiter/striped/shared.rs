@@ -70,7 +70,7 @@ impl<C: Clock> Shared<C> {
     }
 
     pub(super) fn take(&self, units: u64) -> Result<Grant, Denied> {
-        self.central.limit.take(units)
+        self.central.limit.take(units, |grant| grant)
     }
 
     /// Gives back `units` of what was granted so: the shared time goes down by what has not been refilled since.
