@@ -35,7 +35,7 @@ struct Asked {
 
 fn tollgate(asked: Asked) -> Line {
     let quota = Quota::per_second(asked.per_second).burst(asked.burst).initial(0);
-    let line = tollgate::Queue::new().limit(1 << 20);
+    let queue = tollgate::Queue::new().limit(1 << 20);
     let bucket = TokenBucket::builder(quota).queue(queue).build().unwrap();
     Box::new(move || {
         let wait = bucket.acquire(1);

@@ -3,19 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The floors, as the crate's first page of documentation prints them; `sync` is the switch to loom below them all.
-const FLOORS: [&[&str]; 8] = [
+/// The layers, as the crate's first page of documentation prints them; `sync` is the switch to loom below them all.
+const FLOORS: [&[&str]; 10] = [
     &["units", "sync"],
-    &["decision"],
+    &["types"],
     &["algorithm"],
     &["clock"],
+    &["core"],
     &["limiter"],
+    &["combine"],
     &["contract", "pace", "tower"],
     &["client", "http"],
     &["rules"],
 ];
 
-/// Rooms that know the trait, never a limiter.
+/// Modules that know the trait, never a limiter.
 const KNOW_NO_LIMITER: [&str; 5] = ["contract", "pace", "tower", "client", "http"];
 
 const LINES_MAX: usize = 400;

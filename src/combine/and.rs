@@ -124,7 +124,8 @@ pub(crate) fn take_now<P: Part>(mut part: P) -> Result<P::Permit, Denied> {
     }
     match part.poll_take(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(permit)) => Ok(permit),
-        Poll::Ready(Err(Error::Denied(denied))) => Err(denied),
+        // Of all members, not only of the first that denied.
+        Poll::Ready(Err(Error::Denied(denied))) => Err(part.peek().err().unwrap_or(denied)),
         Poll::Ready(Err(Error::Fault(_))) | Poll::Pending => Err(Denied::new(Reason::MustAwait)),
     }
 }
@@ -428,7 +429,11 @@ impl<P: Part> AcquireAll<P> {
                     };
                 }
                 Stage::Takes => match ready!(self.part.poll_take(cx)) {
-                    Err(Error::Denied(denied)) => self.stage = self.waits_for(denied, cx, is_thread)?,
+                    Err(Error::Denied(denied)) => {
+                        // Of all members, not only of the first that denied.
+                        let denied = self.part.peek().err().unwrap_or(denied);
+                        self.stage = self.waits_for(denied, cx, is_thread)?;
+                    }
                     answer => {
                         self.stage = Stage::Done;
                         return Poll::Ready(answer);

@@ -128,6 +128,10 @@ macro_rules! forward_part {
             self.0.peek()
         }
 
+        fn peek_rest(&self) -> Result<(), Denied> {
+            self.0.peek_rest()
+        }
+
         fn enlist(&mut self, members: &mut Members) -> Result<(), Denied> {
             self.0.enlist(members)
         }

@@ -166,6 +166,13 @@ impl<P: Part> Part for ByPart<P> {
         }
     }
 
+    fn peek_rest(&self) -> Result<(), Denied> {
+        match &self.0 {
+            Found::Key(part) => part.peek_rest(),
+            Found::Skip | Found::Reject(_) => Ok(()),
+        }
+    }
+
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error<P::Fault>>> {
         match &mut self.0 {
             Found::Key(part) => part.poll_take(cx).map_ok(ByPermit::new),

@@ -214,6 +214,10 @@ impl<P: Part> Part for ObservedPart<P> {
         self.part.peek()
     }
 
+    fn peek_rest(&self) -> Result<(), Denied> {
+        self.part.peek_rest()
+    }
+
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<P::Permit, Error<P::Fault>>> {
         let answer = ready!(self.part.poll_take(cx));
         self.watch.record(&Outcome::of(&answer, self.near, None));

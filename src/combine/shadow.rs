@@ -153,6 +153,10 @@ impl<P: Part> Part for ShadowPart<P> {
         if self.enforced { self.part.peek() } else { Ok(()) }
     }
 
+    fn peek_rest(&self) -> Result<(), Denied> {
+        if self.enforced { self.part.peek_rest() } else { Ok(()) }
+    }
+
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error<P::Fault>>> {
         let enforced = self.enforced;
         self.part.poll_take(cx).map(|answer| ShadowPermit::judge(answer, enforced))

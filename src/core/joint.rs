@@ -152,6 +152,9 @@ impl Joint {
     ) -> Result<Arc<Self>, Denied> {
         let rank = rank.unwrap_or_else(next_rank);
         let ids = members.ids();
+        let deadline = longest.and_then(|longest| members.first().deadline(longest));
+        // A wait beyond the end of time is none.
+        let longest = longest.filter(|_| deadline.is_some());
         loop {
             let group = Group::of(&members, &ids);
             let mut asks = group.asks.lock();
@@ -167,7 +170,6 @@ impl Joint {
                 }
                 return Err(denied);
             }
-            let deadline = longest.and_then(|longest| members.first().deadline(longest));
             let told = Told { waker: Some(waker.clone()), answer: None };
             let outcome = Mutex::new(told);
             let joint = Arc::new(Self { rank, members, deadline, group: Arc::clone(&group), outcome });

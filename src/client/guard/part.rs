@@ -77,6 +77,10 @@ impl<P: Part, C: Clock> Part for GuardPart<P, C> {
         self.limits.peek()
     }
 
+    fn peek_rest(&self) -> Result<(), Denied> {
+        self.limits.peek()
+    }
+
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error<P::Fault>>> {
         self.take()?;
         let permit = match ready!(self.limits.poll_take(cx)) {
