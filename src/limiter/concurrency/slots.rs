@@ -55,16 +55,18 @@ impl<C: Clock> SlotWords<C> {
                 return Outcome::Taken;
             }
         }
-        self.peek(units)
+        self.short_or_contended(units)
+    }
+
+    fn short_or_contended(&self, units: u64) -> Outcome {
+        // Others must release slots: no time is known.
+        if self.are_short(units) { Outcome::WaitUntil(Timestamp::MAX) } else { Outcome::Contended }
     }
 
     /// Tells if `units` could be taken from one word, or from none for sure.
     pub(super) fn peek(&self, units: u64) -> Outcome {
-        if self.are_short(units) {
-            return Outcome::WaitUntil(Timestamp::MAX);
-        }
         let fits = |stripe: &Arc<SharedStripe<C>>| stripe.word.look().is_some_and(|(free, _)| free >= units);
-        if units > 0 && self.0.iter().any(fits) { Outcome::Taken } else { Outcome::Contended }
+        if self.0.iter().any(fits) { Outcome::Taken } else { self.short_or_contended(units) }
     }
 
     /// Takes all words behind the lock, and what is free with them.
