@@ -10,8 +10,9 @@ use crate::units::{Quota, QuotaError, Timestamp};
 /// Sliding window: no half-open window of its length ever holds more than the limit.
 ///
 /// **Guarantee.** Exact by default: a unit admitted at *t* counts until *t + window*, when it is gone. One entry of
-/// 24 bytes is kept for each distinct nanosecond in which something was admitted, at most one for each unit; a busy
-/// limiter of at most 16,384 units keeps eight bytes for each unit of its limit instead, and decides without a lock.
+/// 24 bytes is kept for each distinct nanosecond in which something was admitted, at most one for each unit. A limiter of
+/// at most 16,384 units keeps eight bytes for each unit of its limit instead and decides without a lock: from the start,
+/// or once it is busy if it is one of a keyed limiter's.
 ///
 /// **Segments.** [`segments(k)`](SlidingWindow::segments) bounds that memory to *k + 2* entries: what is admitted
 /// within *window / k* is kept as one entry that leaves with its youngest unit. It stays strict, and admits less: a

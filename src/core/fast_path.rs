@@ -56,6 +56,9 @@ pub trait FastPath<A: Algorithm>: Send + Sync + fmt::Debug + 'static {
     fn status(&self, _now: Timestamp) -> Option<(Policy, Balance)> {
         None
     }
+    /// Prepares for a limiter of its own, in place of one of many keys: memory is taken at once.
+    #[doc(hidden)]
+    fn expect_use(&self) {}
     /// Closes the fast path and moves its state into `state`.
     #[doc(hidden)]
     fn close(&self, algorithm: &A, state: &mut A::State);

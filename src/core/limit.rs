@@ -73,6 +73,12 @@ impl<S: LimitState, C: Clock> Limit<S, C> {
         &self.fast
     }
 
+    /// Prepares the fast path for a limiter of its own, in place of one of many keys.
+    pub(crate) fn expect_use(&self) {
+        S::expect_use(&self.fast);
+        drop(self.lock());
+    }
+
     pub(crate) const fn name(&self) -> Option<&Name> {
         self.name.as_ref()
     }

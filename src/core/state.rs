@@ -65,6 +65,8 @@ pub(crate) trait LimitState: Send + 'static {
     fn try_fast(path: &Self::FastPath, now: Timestamp, load: Self::Load, take: bool) -> Outcome;
     /// The grant of what the fast path took `now`.
     fn fast_grant(now: Timestamp, load: Self::Load) -> Self::Grant;
+    /// Prepares the fast path for a limiter of its own, in place of one of many keys.
+    fn expect_use(_path: &Self::FastPath) {}
     /// Moves the state from the fast path in here.
     fn close(&mut self, path: &Self::FastPath);
     /// Moves the state out to the fast path. `false`: it stays in here.

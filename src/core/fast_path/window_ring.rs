@@ -31,7 +31,7 @@ const PLACE: u64 = SLOTS_MAX - 1;
 ///
 /// To move the log between the lock and the ring takes a time that grows with the limit. Asks that need the lock
 /// (costs of several units, refunds, waits, looks) therefore let as many others pass through the lock before the
-/// ring is used again.
+/// ring is used again. A key's limiter begins so too: its memory grows with its use. Any other uses the ring at once.
 #[derive(Debug)]
 pub struct WindowRing {
     /// Apart from what is only read while it is written.
@@ -121,6 +121,8 @@ struct Turn<'a> {
     gone_ns: u64,
 }
 
+/// As often as the lock has to be taken before any ring is used again.
+const LONG_PASSED: u64 = SLOTS_MAX;
 /// How often is looked at a place that is about to be filled: longer than that takes, unless whoever does it has lost the
 /// processor.
 const SPINS: u32 = 100;
@@ -194,6 +196,10 @@ impl FastPath<SlidingWindow> for WindowRing {
             // By turns, both would take longer.
             spin(LEFT_ALONE);
         }
+    }
+
+    fn expect_use(&self) {
+        self.passed.store(LONG_PASSED, Ordering::Relaxed);
     }
 
     fn close(&self, _algorithm: &SlidingWindow, state: &mut <SlidingWindow as Algorithm>::State) {

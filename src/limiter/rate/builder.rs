@@ -75,7 +75,9 @@ impl<A: Stored, C: Clock> RateBuilder<A, C> {
     pub fn build(self) -> Result<RateLimiter<A, C>, QuotaError> {
         let Self { algorithm, options, lends } = self;
         let options = options.checked().map_err(QuotaError::Name)?;
-        Ok(RateLimiter::from_template(&Template { algorithm: algorithm?, options, lends }))
+        let limiter = RateLimiter::from_template(&Template { algorithm: algorithm?, options, lends });
+        limiter.limit.expect_use();
+        Ok(limiter)
     }
 }
 

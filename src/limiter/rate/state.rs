@@ -122,6 +122,10 @@ impl<A: Stored> LimitState for RateState<A> {
         Grant::new(now, units)
     }
 
+    fn expect_use(path: &A::FastPath) {
+        path.expect_use();
+    }
+
     fn close(&mut self, path: &A::FastPath) {
         path.close(&self.algorithm, &mut self.state);
     }
