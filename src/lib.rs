@@ -25,6 +25,9 @@ pub mod contract;
 pub mod pace;
 
 #[cfg(feature = "tower")]
+mod service;
+
+#[cfg(feature = "tower")]
 pub mod tower;
 
 #[cfg(feature = "http")]

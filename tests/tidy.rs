@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, as the crate's first page of documentation prints them; `sync` is the switch to loom below them all.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["units", "sync"],
     &["types"],
     &["algorithm"],
@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 10] = [
     &["core"],
     &["limiter"],
     &["combine"],
+    &["service"],
     &["contract", "pace", "tower"],
     &["client", "http"],
     &["rules"],

@@ -247,3 +247,82 @@ async fn a_concurrency_limit_is_one_limit_over_30_connections() {
     println!("300 requests over 30 connections against 5 in flight: peak {peak}");
     assert!((1..=5).contains(&peak), "peak {peak}");
 }
+
+/// The permit of each mode is gone as soon as the response is there, whatever becomes of the future.
+#[tokio::test(start_paused = true)]
+async fn a_permit_is_free_when_the_response_is_ready() {
+    let slots = Concurrency::new(1);
+    async fn answers<S: Service<u32, Response = u32>>(mut service: S, slots: &Concurrency)
+    where
+        S::Error: std::fmt::Debug,
+    {
+        for request in [7, 13] {
+            let mut response = std::pin::pin!(service.ready().await.unwrap().call(request));
+            let answer = response.as_mut().await;
+            assert_eq!(answer.is_ok(), request == 7);
+            assert!(slots.try_acquire(1).is_ok(), "the future is still there, and holds nothing");
+        }
+    }
+    answers(LimitLayer::new(slots.clone()).layer(Careful::default()), &slots).await;
+    answers(LimitLayer::new(slots.clone()).shed().layer(Careful::default()), &slots).await;
+    answers(LimitLayer::new(slots.clone()).backpressure().layer(Careful::default()), &slots).await;
+}
+
+/// What an inner service reserves when it is ready is not held while a request waits here.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_holds_no_reservation_of_the_service_within() {
+    use tower::limit::GlobalConcurrencyLimitLayer;
+    let per_key = TokenBucket::new(Quota::per_minute(1).burst(1)).unwrap().keyed::<u32>();
+    let inner = GlobalConcurrencyLimitLayer::new(1).layer(Careful::default());
+    let service = LimitLayer::new(per_key).layer(inner);
+    let send = |request: u32| {
+        let service = service.clone();
+        async move { service.oneshot(request).await }
+    };
+    assert_eq!(send(1).await.unwrap(), 1);
+    let start = tokio::time::Instant::now();
+    let waits = tokio::spawn(send(1));
+    tokio::task::yield_now().await;
+    assert_eq!(send(2).await.unwrap(), 2);
+    assert_eq!(start.elapsed(), Duration::ZERO, "another key's request is not held up");
+    assert_eq!(waits.await.unwrap().unwrap(), 1);
+    assert_eq!(start.elapsed(), Duration::from_secs(60));
+}
+
+/// A service that is not there any more when the wait is over did no work.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_fails_to_get_ready_after_the_wait_costs_nothing() {
+    #[derive(Clone)]
+    struct Once(bool);
+    impl Service<u32> for Once {
+        type Response = u32;
+        type Error = &'static str;
+        type Future = std::future::Ready<Result<u32, &'static str>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+            Poll::Ready(if std::mem::take(&mut self.0) { Ok(()) } else { Err("gone") })
+        }
+
+        fn call(&mut self, request: u32) -> Self::Future {
+            std::future::ready(Ok(request))
+        }
+    }
+    let bucket = TokenBucket::new(Quota::per_second(1).burst(1)).unwrap();
+    bucket.check(1).unwrap();
+    let mut service = LimitLayer::new(bucket.clone()).layer(Once(true));
+    let answer = service.ready().await.unwrap().call(7).await;
+    assert_eq!(answer, Err(LimitError::Service("gone")));
+    assert_eq!(bucket.snapshot().remaining, 1, "refunded");
+}
+
+/// A connection that was refused holds nothing while it is idle.
+#[tokio::test(start_paused = true)]
+async fn a_shed_connection_holds_no_slot_while_it_is_idle() {
+    let slots = Concurrency::new(1);
+    let mut service = LimitLayer::new(slots.clone()).shed().layer(Careful::default());
+    let held = slots.try_acquire(1).unwrap();
+    assert!(service.ready().await.unwrap().call(7).await.is_err());
+    drop(held);
+    assert_eq!(slots.snapshot().remaining, 1);
+    assert_eq!(service.ready().await.unwrap().call(7).await, Ok(7));
+}

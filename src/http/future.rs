@@ -19,6 +19,7 @@ use super::service::Shared;
 use super::settle::{Charge, Held};
 use super::tell::Tell;
 use crate::limiter::{Limiter, Permit};
+use crate::service::{Reserved, Unused};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::types::{Ask, Denied, Error, Reason};
 use crate::units::Cost;
@@ -32,7 +33,7 @@ pub struct HttpFuture<S: Service<Request<B>>, L: Limiter<Parts>, B>(
 );
 
 type PermitOf<L> = <L as Limiter<Parts>>::Permit;
-type WaitingFor<S, L, B> = Waiting<<L as Limiter<Parts>>::Acquire, S, L, B>;
+type WaitingFor<S, L, B> = Waiting<<L as Limiter<Parts>>::Acquire, S, L, B, PermitOf<L>>;
 /// What is kept beside the response while it is made.
 type Kept<L> = (Option<Held<PermitOf<L>>>, Option<Box<After<L>>>);
 
@@ -52,10 +53,12 @@ enum Stage<W, F, L, P: Permit> {
 
 /// A request that waits, and what to call with it.
 #[pin_project]
-struct Waiting<A, S, L, B> {
+struct Waiting<A, S, L, B, P: Permit> {
     #[pin]
     acquire: A,
-    call: Option<(S, Parts, B)>,
+    call: Reserved<S, (Parts, B)>,
+    /// Granted after a wait, while the service is made ready. `None` within: the limiter could not decide.
+    granted: Option<Option<Unused<P>>>,
     shared: Arc<Shared<L>>,
     _place: Option<Place>,
 }
@@ -120,8 +123,9 @@ impl<S: Service<Request<B>> + Clone, L: Limiter<Parts>, B> HttpFuture<S, L, B> {
         // The service that is ready goes with the request; what stays is a clone that was never polled.
         let clone = service.clone();
         let service = std::mem::replace(service, clone);
-        let (call, shared) = (Some((service, parts, body)), Arc::clone(shared));
-        Self(Stage::Waiting(Box::pin(Waiting { acquire, call, shared, _place: place })))
+        let (call, shared) = (Reserved::new(service, (parts, body)), Arc::clone(shared));
+        let waiting = Waiting { acquire, call, granted: None, shared, _place: place };
+        Self(Stage::Waiting(Box::pin(waiting)))
     }
 }
 
@@ -157,7 +161,7 @@ impl<L: Limiter<Parts>> Shared<L> {
 
 impl<S, L, B, R> Future for HttpFuture<S, L, B>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
     L: Limiter<Parts>,
     R: HttpBody,
     R::Data: From<Bytes>,
@@ -168,7 +172,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut stage = self.project().0;
         if let StageProjected::Waiting(waiting) = stage.as_mut().project() {
-            let next = ready!(waiting.as_mut().go_on(cx));
+            let next = ready!(waiting.as_mut().go_on(cx))?;
             stage.set(next);
         }
         match stage.project() {
@@ -190,31 +194,42 @@ where
     }
 }
 
-impl<A, S, L, B> Waiting<A, S, L, B>
+impl<A, S, L, B> Waiting<A, S, L, B, L::Permit>
 where
     A: Future<Output = Result<L::Permit, Error<L::Fault>>>,
-    S: Service<Request<B>>,
+    S: Service<Request<B>> + Clone,
     L: Limiter<Parts>,
 {
     /// Calls the service once there is a permit, or refuses.
     #[cold]
     #[inline(never)]
-    fn go_on(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stage<Self, S::Future, L, L::Permit>> {
+    fn go_on(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Stage<Self, S::Future, L, L::Permit>, S::Error>> {
         let this = self.project();
-        let answer = ready!(this.acquire.poll(cx));
-        let (mut service, mut parts, body) = this.call.take().expect(POLLED_AGAIN);
-        let permit = match answer {
-            Ok(permit) => Some(permit),
-            Err(Error::Fault(_)) if this.shared.options.admits_on_fault => None,
-            Err(error) => {
-                let refused = this.shared.refuse(error.denied(), &mut parts);
-                return Poll::Ready(Stage::Refused(Some(refused)));
-            }
-        };
+        if this.granted.is_none() {
+            let Poll::Ready(answer) = this.acquire.poll(cx) else {
+                this.call.release();
+                return Poll::Pending;
+            };
+            *this.granted = Some(match answer {
+                Ok(permit) => Some(Unused::new(permit)),
+                Err(Error::Fault(_)) if this.shared.options.admits_on_fault => None,
+                Err(error) => {
+                    let (_, (mut parts, _)) = this.call.take();
+                    let refused = this.shared.refuse(error.denied(), &mut parts);
+                    return Poll::Ready(Ok(Stage::Refused(Some(refused))));
+                }
+            });
+        }
+        ready!(this.call.poll_ready(cx))?;
+        let permit = this.granted.take().flatten().map(|mut permit| permit.take());
+        let (mut service, (mut parts, body)) = this.call.take();
         // Held before the service is called: if it panics, the permit is dropped as the stack unwinds.
         let (held, after) = this.shared.admit(permit, &mut parts);
         let response = service.call(Request::from_parts(parts, body));
-        Poll::Ready(Stage::Running { response, held, after })
+        Poll::Ready(Ok(Stage::Running { response, held, after }))
     }
 }
 

@@ -7,6 +7,8 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::error::Refuse;
+use crate::limiter::Permit;
+use crate::service::{Reserved, Unused};
 use crate::types::Error;
 
 /// A response under a permit, or a refusal.
@@ -20,7 +22,7 @@ pub struct ResponseFuture<Fut, P, F, R> {
 
 #[pin_project(project = StageProjected)]
 enum Stage<Fut, P, F> {
-    /// The permit is held for as long as the future is, where there is something to hold.
+    /// The permit is held until the response is ready, if there is something to hold.
     Running(#[pin] Fut, Option<P>),
     Refused(Option<Error<F>>),
 }
@@ -46,7 +48,12 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         match this.stage.project() {
-            StageProjected::Running(future, _permit) => future.poll(cx).map_err(R::service_error),
+            StageProjected::Running(future, permit) => {
+                let response = ready!(future.poll(cx));
+                // Before the answer: whoever gets it may ask for what the permit holds.
+                drop(permit.take());
+                Poll::Ready(response.map_err(R::service_error))
+            }
             StageProjected::Refused(refusal) => {
                 let refusal = refusal.take().expect("a response was polled after it was ready");
                 Poll::Ready(this.refuse.refuse(refusal))
@@ -61,32 +68,35 @@ impl<Fut, P, F, R> fmt::Debug for ResponseFuture<Fut, P, F, R> {
     }
 }
 
-/// A wait for a permit, then a response under it. Dropped in the wait it leaves the line and the request is not made.
+/// A wait for a permit, then a response under it. Dropped in the wait it leaves the queue and the request is not made.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct WaitFuture<A, S: Service<Req>, Req, P, R> {
+pub struct WaitFuture<A, S: Service<Req>, Req, P: Permit, R> {
     #[pin]
     stage: WaitStage<A, S, Req, S::Future, P>,
     refuse: R,
 }
 
-#[pin_project(project = WaitProjected)]
-enum WaitStage<A, S, Req, Fut, P> {
-    /// What to call once there is a permit stands beside the wait.
-    Waiting(#[pin] A, Option<(S, Req)>),
-    Running(#[pin] Fut, P),
+#[pin_project(project = WaitProjected, project_replace = WaitReplaced)]
+enum WaitStage<A, S, Req, Fut, P: Permit> {
+    Waiting(#[pin] A, Reserved<S, Req>),
+    /// The service is made ready after a wait.
+    Readying(Reserved<S, Req>, Unused<P>),
+    Running(#[pin] Fut, Option<P>),
+    Done,
 }
 
-impl<A, S: Service<Req>, Req, P, R> WaitFuture<A, S, Req, P, R> {
+impl<A, S: Service<Req>, Req, P: Permit, R> WaitFuture<A, S, Req, P, R> {
     pub(super) const fn new(acquire: A, service: S, request: Req, refuse: R) -> Self {
-        Self { stage: WaitStage::Waiting(acquire, Some((service, request))), refuse }
+        Self { stage: WaitStage::Waiting(acquire, Reserved::new(service, request)), refuse }
     }
 }
 
 impl<A, S, Req, P, F, R> Future for WaitFuture<A, S, Req, P, R>
 where
     A: Future<Output = Result<P, Error<F>>>,
-    S: Service<Req>,
+    S: Service<Req> + Clone,
+    P: Permit,
     R: Refuse<S::Response, S::Error, F>,
 {
     type Output = Result<S::Response, R::Error>;
@@ -96,24 +106,46 @@ where
         let mut this = self.project();
         loop {
             match this.stage.as_mut().project() {
-                WaitProjected::Waiting(acquire, call) => match ready!(acquire.poll(cx)) {
-                    Ok(permit) => {
-                        let (mut service, request) =
-                            call.take().expect("a response was polled after it was ready");
+                WaitProjected::Waiting(acquire, call) => match acquire.poll(cx) {
+                    Poll::Pending => {
+                        call.release();
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(permit)) if call.is_ready() => {
+                        let (mut service, request) = call.take();
+                        // If the call panics, the permit is dropped with it.
+                        let permit = Some(permit);
                         let response = service.call(request);
                         this.stage.set(WaitStage::Running(response, permit));
                     }
-                    Err(refusal) => return Poll::Ready(this.refuse.refuse(refusal)),
+                    Poll::Ready(Ok(permit)) => {
+                        let WaitReplaced::Waiting(_, call) =
+                            this.stage.as_mut().project_replace(WaitStage::Done)
+                        else {
+                            unreachable!("it was waiting")
+                        };
+                        this.stage.set(WaitStage::Readying(call, Unused::new(permit)));
+                    }
+                    Poll::Ready(Err(refusal)) => return Poll::Ready(this.refuse.refuse(refusal)),
                 },
-                WaitProjected::Running(response, _permit) => {
-                    return response.poll(cx).map_err(R::service_error);
+                WaitProjected::Readying(call, permit) => {
+                    ready!(call.poll_ready(cx)).map_err(R::service_error)?;
+                    let ((mut service, request), permit) = (call.take(), permit.take());
+                    let response = service.call(request);
+                    this.stage.set(WaitStage::Running(response, Some(permit)));
                 }
+                WaitProjected::Running(response, permit) => {
+                    let response = ready!(response.poll(cx));
+                    drop(permit.take());
+                    return Poll::Ready(response.map_err(R::service_error));
+                }
+                WaitProjected::Done => panic!("a response was polled after it was ready"),
             }
         }
     }
 }
 
-impl<A, S: Service<Req>, Req, P, R> fmt::Debug for WaitFuture<A, S, Req, P, R> {
+impl<A, S: Service<Req>, Req, P: Permit, R> fmt::Debug for WaitFuture<A, S, Req, P, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WaitFuture").finish_non_exhaustive()
     }

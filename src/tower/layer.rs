@@ -51,8 +51,14 @@ impl<L, M, R> LimitLayer<L, M, R> {
     }
 
     /// Waits in `poll_ready`, so that callers see the service as not ready. The limit may not look at the request, which
-    /// is not there yet. A clone that is ready and idle holds its permit until it is called or dropped, when the permit
-    /// is refunded: keep such clones few, and use a rate rather than a concurrency limit.
+    /// is not there yet. A denial (a closed limit, say) is given by `call`.
+    ///
+    /// A service that is ready holds its permit until it is called or dropped; dropped, the permit is refunded. So each
+    /// clone that is ready and idle holds one: keep such clones few, and prefer a rate to a concurrency limit.
+    ///
+    /// Do not put a layer around it that calls on when the service is not ready, such as tower's `LoadShed`: the idle
+    /// service behind it keeps its position in the queue, and then a permit, for as long as nobody calls it. To answer at
+    /// once, use [`shed`](LimitLayer::shed) in place of both.
     pub fn backpressure(self) -> LimitLayer<L, Backpressure, R> {
         self.mode(Backpressure::new())
     }

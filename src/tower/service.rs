@@ -8,6 +8,7 @@ use tower_service::Service;
 use super::error::Refuse;
 use super::future::{ResponseFuture, WaitFuture};
 use crate::limiter::{Limiter, Permit};
+use crate::service::Unused;
 use crate::types::{Ask, Error};
 
 /// A limited service. Made by [`LimitLayer`](super::LimitLayer).
@@ -125,7 +126,7 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let acquire = self.limiter.acquire(&request, self.ask);
-        // The service that is ready goes with the request; what stays is a clone that was never polled.
+        // The service that is ready goes with the request; a clone that was never polled stays.
         let clone = self.service.clone();
         let service = std::mem::replace(&mut self.service, clone);
         WaitFuture::new(acquire, service, request, self.refuse.clone())
@@ -183,7 +184,7 @@ where
         if self.ready.answer.is_none() {
             let (limiter, ask) = (&self.limiter, self.ask);
             let acquire = self.ready.acquire.get_or_insert_with(|| limiter.acquire(&(), ask));
-            self.ready.answer = Some(ready!(Pin::new(acquire).poll(cx)));
+            self.ready.answer = Some(ready!(Pin::new(acquire).poll(cx)).map(Unused::new));
             self.ready.acquire = None;
         }
         self.service.poll_ready(cx).map_err(R::service_error)
@@ -192,20 +193,21 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         match self.ready.answer.take().expect("the service was not ready: poll_ready must be called first") {
-            Ok(permit) => {
-                ResponseFuture::running(self.service.call(request), Some(permit), self.refuse.clone())
+            Ok(mut permit) => {
+                let permit = Some(permit.take());
+                ResponseFuture::running(self.service.call(request), permit, self.refuse.clone())
             }
             Err(refusal) => ResponseFuture::refused(refusal, self.refuse.clone()),
         }
     }
 }
 
-/// What `poll_ready` has had, or waits for. An answer that is a refusal is given by `call`: it refuses that one
-/// request, and says nothing of the service.
+/// What `poll_ready` has had, or waits for. A denial is given by `call`: it refuses that one request, and says nothing of
+/// the service. A permit of a service that is dropped before it is called is refunded.
 #[allow(unnameable_types, reason = "what a ready service holds is its own business")]
 pub struct Ready<A, P: Permit, F> {
     acquire: Option<A>,
-    answer: Option<Result<P, Error<F>>>,
+    answer: Option<Result<Unused<P>, Error<F>>>,
 }
 
 impl<A, P: Permit, F> Default for Ready<A, P, F> {
@@ -217,14 +219,5 @@ impl<A, P: Permit, F> Default for Ready<A, P, F> {
 impl<A, P: Permit, F> fmt::Debug for Ready<A, P, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ready").field("permit", &self.answer.is_some()).finish_non_exhaustive()
-    }
-}
-
-/// A service dropped before it was called did not do the work.
-impl<A, P: Permit, F> Drop for Ready<A, P, F> {
-    fn drop(&mut self) {
-        if let Some(Ok(permit)) = self.answer.take() {
-            permit.refund();
-        }
     }
 }

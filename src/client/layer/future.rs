@@ -12,6 +12,7 @@ use super::body::GuardBody;
 use crate::client::{AcquireGuarded, Guard, Guarded, Signals};
 use crate::clock::Clock;
 use crate::limiter::Compose;
+use crate::service::{Reserved, Unused};
 use crate::tower::LimitError;
 use crate::types::{Ask, Denied, Error};
 
@@ -32,7 +33,9 @@ enum Stage<S, F, B, L: Compose, C: Clock> {
     Waiting {
         #[pin]
         acquire: AcquireGuarded<L, C>,
-        call: Option<(S, Request<B>)>,
+        call: Reserved<S, Request<B>>,
+        /// Granted after a wait, while the service is made ready.
+        granted: Option<Unused<Guarded<L::Permit, C>>>,
         guard: Guard<L, C>,
     },
     Calling {
@@ -47,7 +50,9 @@ enum Stage<S, F, B, L: Compose, C: Clock> {
 impl<S: Service<Request<B>>, B, L: Compose + Clone, C: Clock> GuardFuture<S, B, L, C> {
     pub(super) fn waiting(guard: Guard<L, C>, ask: Ask, service: S, request: Request<B>) -> Self {
         let acquire = guard.acquire(ask);
-        Self { stage: Stage::Waiting { acquire, call: Some((service, request)), guard } }
+        Self {
+            stage: Stage::Waiting { acquire, call: Reserved::new(service, request), granted: None, guard },
+        }
     }
 
     pub(super) fn refused(denied: Denied) -> Self {
@@ -57,7 +62,7 @@ impl<S: Service<Request<B>>, B, L: Compose + Clone, C: Clock> GuardFuture<S, B, 
 
 impl<S, B, L, C, R> Future for GuardFuture<S, B, L, C>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
     L: Compose + Clone,
     C: Clock,
     R: HttpBody,
@@ -68,14 +73,22 @@ where
         let mut this = self.project();
         loop {
             match this.stage.as_mut().project() {
-                StageProjected::Waiting { acquire, call, guard } => {
-                    let permit = ready!(acquire.poll(cx)).map_err(|refusal| match refusal {
-                        Error::Denied(denied) => LimitError::Denied(denied),
-                        Error::Fault(fault) => LimitError::Fault(fault),
-                    })?;
-                    let (mut service, request) = call.take().expect(AGAIN);
+                StageProjected::Waiting { acquire, call, granted, guard } => {
+                    if granted.is_none() {
+                        let Poll::Ready(answer) = acquire.poll(cx) else {
+                            call.release();
+                            return Poll::Pending;
+                        };
+                        *granted = Some(Unused::new(answer.map_err(|refusal| match refusal {
+                            Error::Denied(denied) => LimitError::Denied(denied),
+                            Error::Fault(fault) => LimitError::Fault(fault),
+                        })?));
+                    }
+                    ready!(call.poll_ready(cx)).map_err(LimitError::Service)?;
+                    let permit = granted.take().map(|mut permit| permit.take());
+                    let (mut service, request) = call.take();
                     let response = service.call(request);
-                    let calling = Stage::Calling { response, permit: Some(permit), guard: guard.clone() };
+                    let calling = Stage::Calling { response, permit, guard: guard.clone() };
                     this.stage.as_mut().project_replace(calling);
                 }
                 StageProjected::Calling { response, permit, guard } => {
