@@ -135,7 +135,8 @@ pub trait Algorithm: Clone + Send + Sync + 'static {
         visit(self.policy(), self.balance(state, now));
     }
 
-    /// Goes on as `next` from `now`: what was accrued up to now stays, clipped to the new capacity.
+    /// Continues as `next` from `now`. A window keeps what was spent: what remains is the new limit less the units spent,
+    /// and units spent beyond it are a debt. A token bucket keeps its balance, clipped to the new burst, or its debt.
     fn change(&mut self, next: Self, state: &mut Self::State, now: Timestamp);
 
     /// The earliest time at which `cost` may go behind `ahead` units that wait, each ask of them within the

@@ -1,12 +1,17 @@
 //! Several limits of one subject, decided as one.
 
-use super::{Algorithm, Balance, FromQuota, Grant, When, start_late};
+use super::{Algorithm, Balance, FromQuota, Grant, When};
 use crate::types::Policy;
 use crate::units::{Quota, QuotaError, Timestamp};
 
 /// Several limits on the same thing (10 a second and 1000 an hour): all of them admit, or none is spent.
 ///
 /// **Guarantee.** Each limit's own. The wait is the joint one: the time at which all of them would admit.
+///
+/// **Change of quota.** Each limit's own. Which limit continues as which: one of the same window at the same position
+/// first, then one of the same window at another position, then the limits that are left, in their order. A limit beyond
+/// those there were starts anew, and refunds of earlier grants are worth nothing in it. A limit without a successor
+/// ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllOf<A> {
     all: Vec<A>,
@@ -62,8 +67,19 @@ pub struct State<S> {
 #[derive(Debug, Clone)]
 struct Part<S> {
     state: S,
-    /// How many changes there were before those that it counts.
+    started: Timestamp,
+    /// How many changes of the joint limit came before the start.
     first_change: u32,
+}
+
+impl<S> Part<S> {
+    /// The grant as this limit counts it; `None` for a grant from before its start, which it never charged.
+    fn own(&self, grant: Grant) -> Option<Grant> {
+        let own = grant.counted_from(self.first_change);
+        // The count of changes wraps: one of the upper half is a change before the first.
+        let is_earlier = grant.at < self.started || (grant.at == self.started && own.epoch > u32::MAX / 2);
+        (!is_earlier).then_some(own)
+    }
 }
 
 impl<A: Algorithm> AllOf<A> {
@@ -79,7 +95,7 @@ impl<A: Algorithm> Algorithm for AllOf<A> {
     type State = State<A::State>;
 
     fn start(&self, now: Timestamp, unix_ns: u64) -> Self::State {
-        let part = |one: &A| Part { state: one.start(now, unix_ns), first_change: 0 };
+        let part = |one: &A| Part { state: one.start(now, unix_ns), started: now, first_change: 0 };
         State { all: self.all.iter().map(part).collect(), changes: 0 }
     }
 
@@ -99,7 +115,9 @@ impl<A: Algorithm> Algorithm for AllOf<A> {
 
     fn give_back(&self, state: &mut Self::State, now: Timestamp, grant: Grant, units: u64) {
         for (one, part) in self.parts(state) {
-            one.give_back(&mut part.state, now, grant.counted_from(part.first_change), units);
+            if let Some(grant) = part.own(grant) {
+                one.give_back(&mut part.state, now, grant, units);
+            }
         }
     }
 
@@ -114,39 +132,37 @@ impl<A: Algorithm> Algorithm for AllOf<A> {
         self.parts(state).for_each(|(one, part)| one.each(&mut part.state, now, visit));
     }
 
-    /// A limit whose window is also one of the next ones goes on as that one; of the others each goes on as the next
-    /// one that is left, in their order. Limits beyond those there were start anew.
     fn change(&mut self, next: Self, state: &mut Self::State, now: Timestamp) {
+        state.changes = state.changes.wrapping_add(1);
         let mut before: Vec<Option<(A, Part<A::State>)>> =
             self.all.drain(..).zip(state.all.drain(..)).map(Some).collect();
-        let taken: Vec<_> = next
-            .all
-            .iter()
-            .map(|next| {
-                let window = next.policy().window;
-                let same = |one: &A| one.policy().window == window;
-                before
-                    .iter_mut()
-                    .find(|one| one.as_ref().is_some_and(|(one, _)| same(one)))
-                    .and_then(Option::take)
-            })
-            .collect();
+        let mut heirs: Vec<_> = next.all.iter().map(|_| None).collect();
+        let is_same = |next: &A, one: &Option<(A, Part<A::State>)>| {
+            one.as_ref().is_some_and(|(one, _)| one.policy().window == next.policy().window)
+        };
+        // By position first: of several limits of one window each keeps its own.
+        for ((next, heir), one) in next.all.iter().zip(&mut heirs).zip(&mut before) {
+            if is_same(next, one) {
+                *heir = one.take();
+            }
+        }
+        for (next, heir) in next.all.iter().zip(&mut heirs).filter(|(_, heir)| heir.is_none()) {
+            *heir = before.iter_mut().find(|one| is_same(next, one)).and_then(Option::take);
+        }
         let mut left = before.into_iter().flatten();
-        for (next, taken) in next.all.into_iter().zip(taken) {
-            let (one, part) = match taken.or_else(|| left.next()) {
+        for (next, heir) in next.all.into_iter().zip(heirs) {
+            let (one, part) = match heir.or_else(|| left.next()) {
                 Some((mut one, mut part)) => {
                     one.change(next, &mut part.state, now);
                     (one, part)
                 }
                 None => {
-                    let part =
-                        Part { state: start_late(&next, now, now.as_ns()), first_change: state.changes };
-                    (next, part)
+                    let fresh = next.start(now, now.as_ns());
+                    (next, Part { state: fresh, started: now, first_change: state.changes })
                 }
             };
             self.all.push(one);
             state.all.push(part);
         }
-        state.changes = state.changes.wrapping_add(1);
     }
 }

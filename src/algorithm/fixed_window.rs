@@ -26,6 +26,10 @@ pub enum Anchor {
 /// debt is carried over edges until it is paid.
 ///
 /// **Refund.** Worth what was taken, less what has come back at edges since the grant.
+///
+/// **Change of quota.** What was spent stays: the new burst less the units spent remains. Units that were missing at
+/// the start count as spent, and units spent beyond the new burst become a debt. A window of another length starts at
+/// the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FixedWindow {
     capacity: u64,
@@ -152,8 +156,9 @@ impl Algorithm for FixedWindow {
             match state.before.as_mut().filter(|before| grant.is_before(before.changed_at, before.epoch)) {
                 Some(before) if grant.at.as_ns() < before.began_ns => 0,
                 Some(before) => {
-                    let left = before.units.saturating_sub(back_since(before.changed_at, state.edge_ns));
-                    let credit = units.min(left);
+                    let back = back_since(before.changed_at, state.edge_ns);
+                    let kept = grant.units.saturating_sub(back);
+                    let credit = units.min(kept).min(before.units.saturating_sub(back));
                     before.units -= credit;
                     credit
                 }
@@ -169,7 +174,6 @@ impl Algorithm for FixedWindow {
         Balance::new(self.capacity.saturating_sub(state.used), debt, When::At(full))
     }
 
-    /// The units left stay, clipped to the new capacity; windows of another length start now.
     fn policy(&self) -> Policy {
         let windows = self.capacity.div_ceil(self.refill);
         Policy::new(self.capacity, Some(Duration::from_nanos(self.window_ns.saturating_mul(windows))))
@@ -177,9 +181,6 @@ impl Algorithm for FixedWindow {
 
     fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {
         self.roll(state, now);
-        let used = u128::from(next.capacity) + u128::from(state.used);
-        let used = used.saturating_sub(u128::from(self.capacity));
-        state.used = u64::try_from(used).unwrap_or(u64::MAX);
         let began_ns = state.edge_ns.saturating_sub(self.window_ns);
         let epoch = state.before.map_or(0, |before| before.epoch).wrapping_add(1);
         state.before = Some(Before { changed_at: now, epoch, began_ns, units: state.used });

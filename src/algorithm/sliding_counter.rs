@@ -15,6 +15,9 @@ use crate::units::{Quota, QuotaError, Timestamp};
 /// end of the window after it.
 ///
 /// **Refund.** Counts down the window the units were granted in, if it is the current or the previous one.
+///
+/// **Change of quota.** What was spent stays: the new limit less the estimate remains, and an estimate above the new
+/// limit is a debt. A window of another length starts at the change, with the estimate, rounded up, as its first units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlidingCounter {
     limit: u64,
@@ -42,6 +45,13 @@ impl SlidingCounter {
             state.started_ns += windows * self.window_ns;
         }
         elapsed % self.window_ns
+    }
+
+    /// Units of the previous window that are still in view, rounded up.
+    fn in_view(&self, state: &State, elapsed_ns: u64) -> u64 {
+        let remaining_ns = u128::from(self.window_ns - elapsed_ns);
+        // At most `previous`, because `remaining_ns` is at most the window.
+        (u128::from(state.previous) * remaining_ns).div_ceil(u128::from(self.window_ns)) as u64
     }
 
     /// How far into a window `previous` units before it leave room for `room`, both in units.
@@ -108,22 +118,17 @@ impl Algorithm for SlidingCounter {
 
     fn balance(&self, state: &mut State, now: Timestamp) -> Balance {
         let elapsed = self.roll(state, now);
-        let window = u128::from(self.window_ns);
-        let used =
-            u128::from(state.previous) * (window - u128::from(elapsed)) + u128::from(state.current) * window;
-        let limit = u128::from(self.limit) * window;
+        // Limit and current units are whole, so rounding the units in view up rounds what remains down and a debt up.
+        // The products of a limit and a window near 2⁶⁴ would add up to more than 128 bits.
+        let used = u128::from(state.current) + u128::from(self.in_view(state, elapsed));
+        let limit = u128::from(self.limit);
         let windows = if state.current > 0 { 2 } else { u64::from(state.previous > 0) };
         let gone_ns = state.started_ns.saturating_add(self.window_ns.saturating_mul(windows));
         let full = if windows == 0 { now } else { Timestamp::from_ns(gone_ns) };
-        let debt = used.saturating_sub(limit).div_ceil(window);
-        Balance::new(
-            (limit.saturating_sub(used) / window) as u64,
-            u64::try_from(debt).unwrap_or(u64::MAX),
-            When::At(full),
-        )
+        let debt = u64::try_from(used.saturating_sub(limit)).unwrap_or(u64::MAX);
+        Balance::new(limit.saturating_sub(used) as u64, debt, When::At(full))
     }
 
-    /// The counts stay when the window keeps its length; otherwise a new window starts now with the estimate.
     fn policy(&self) -> Policy {
         Policy::new(self.limit, Some(Duration::from_nanos(self.window_ns)))
     }
@@ -131,14 +136,8 @@ impl Algorithm for SlidingCounter {
     fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {
         let elapsed = self.roll(state, now);
         if next.window_ns != self.window_ns {
-            let window = u128::from(self.window_ns);
-            let in_view =
-                (u128::from(state.previous) * (window - u128::from(elapsed))).div_ceil(window) as u64;
-            *state = State {
-                started_ns: now.as_ns(),
-                previous: 0,
-                current: state.current.saturating_add(in_view),
-            };
+            let current = state.current.saturating_add(self.in_view(state, elapsed));
+            *state = State { started_ns: now.as_ns(), previous: 0, current };
         }
         *self = next;
     }

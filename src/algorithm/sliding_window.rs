@@ -19,6 +19,9 @@ use crate::units::{Quota, QuotaError, Timestamp};
 /// unit may count for up to *window / k* longer than the window.
 ///
 /// **Refund.** Takes the units out of the log, if they are still in it.
+///
+/// **Change of quota.** What was spent stays in the log: the new limit less the units of the log remains, and units
+/// beyond the new limit are a debt. A longer window counts what the shorter one still held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlidingWindow {
     limit: u64,
@@ -200,7 +203,6 @@ impl Algorithm for SlidingWindow {
         Balance::new(self.limit.saturating_sub(state.used), debt, When::At(full))
     }
 
-    /// What was admitted stays in the log. A longer window counts what the shorter one had not yet let go.
     fn policy(&self) -> Policy {
         Policy::new(self.limit, Some(Duration::from_nanos(self.window_ns)))
     }
@@ -208,5 +210,34 @@ impl Algorithm for SlidingWindow {
     fn change(&mut self, next: Self, state: &mut State, now: Timestamp) {
         self.expire(state, now);
         *self = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_of_times_is_the_same_log() {
+        let window =
+            SlidingWindow::from_quota(Quota::per(20, Duration::from_nanos(100)).initial(19)).unwrap();
+        assert_eq!(window.exact(), Some((100, 20)));
+        assert_eq!(window.segments(2).unwrap().exact(), None);
+        let mut state = window.start(Timestamp::from_ns(3), 0);
+        assert_eq!((state.used(), state.newest_ns()), (1, 3));
+        window.force(&mut state, Timestamp::from_ns(5), 2);
+        window.force(&mut state, Timestamp::from_ns(9), 1);
+        assert_eq!((state.used(), state.newest_ns()), (4, 9));
+        let times: Vec<u64> = state.take_times().collect();
+        assert_eq!(times, [3, 5, 5, 9]);
+        assert_eq!((state.used(), state.newest_ns()), (0, 0));
+        // Nearly in order.
+        state.put_times([5, 3, 9, 5, 9, 4].into_iter());
+        let entries: Vec<_> =
+            state.entries.iter().map(|entry| (entry.opened_ns, entry.last_ns, entry.units)).collect();
+        assert_eq!(entries, [(3, 3, 1), (4, 4, 1), (5, 5, 2), (9, 9, 2)]);
+        assert_eq!(state.used(), 6);
+        state.put_times([7].into_iter());
+        assert_eq!((state.used(), state.newest_ns()), (1, 7));
     }
 }

@@ -29,6 +29,9 @@ const RATE_PARTS: u128 = 2_000_000_000;
 ///
 /// **Refund.** A refund is worth what was taken less what has been refilled since the grant.
 ///
+/// **Change of quota.** The balance stays, clipped to the new burst: a larger burst adds no units at once, it fills at
+/// the new rate. A debt stays a debt of as many units. The windows differ here: they keep what was spent.
+///
 /// **Debt** is kept up to at least 2⁶¹ ticks (73 years of refill for rates of a whole number of nanoseconds per
 /// unit); more is cut there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,13 +132,19 @@ impl Pace {
         // Both counted from the anchor, which neither is ever behind: the circle cannot be mistaken, not even by a clock
         // that went back.
         let backlog = word.wrapping_sub(anchor.ticks).saturating_sub(elapsed);
+        self.step_from(anchor.ticks.wrapping_add(elapsed), backlog, cost)
+    }
+
+    /// The decision for a bucket that is at `here` on the circle and has this backlog.
+    #[inline]
+    fn step_from(self, here: u64, backlog: u64, cost: u64) -> Step {
         let charge = match cost.checked_mul(self.ticks_per_unit) {
             Some(charge) if charge <= self.burst_ticks => charge,
             _ => return Step::Never,
         };
         let room = self.burst_ticks - charge;
         if backlog <= room {
-            Step::Go(anchor.ticks.wrapping_add(elapsed).wrapping_add(backlog).wrapping_add(charge))
+            Step::Go(here.wrapping_add(backlog).wrapping_add(charge))
         } else if self.ticks_per_ns == 0 {
             Step::Never
         } else {
@@ -270,20 +279,6 @@ impl TokenBucket {
     fn set_backlog(state: &mut State, backlog: u128) {
         state.word = state.anchor.ticks.wrapping_add(backlog.min(u128::from(AHEAD_MAX)) as u64);
     }
-
-    fn when(&self, now: Timestamp, backlog: u64, charge: u128) -> When {
-        let burst = u128::from(self.pace.burst_ticks);
-        match (u128::from(backlog) + charge).saturating_sub(burst) {
-            0 => When::At(now),
-            _ if self.pace.ticks_per_ns == 0 => When::Never,
-            ticks => {
-                let ns = ticks.div_ceil(u128::from(self.pace.ticks_per_ns));
-                When::At(Timestamp::from_ns(
-                    now.as_ns().saturating_add(u64::try_from(ns).unwrap_or(u64::MAX)),
-                ))
-            }
-        }
-    }
 }
 
 impl FromQuota for TokenBucket {
@@ -313,10 +308,11 @@ impl Algorithm for TokenBucket {
 
     fn ready_at(&self, state: &mut State, now: Timestamp, cost: u64) -> When {
         let backlog = self.pace.freshen(state, now);
-        if cost > self.burst {
-            return When::Never;
+        match self.pace.step_from(0, backlog, cost) {
+            Step::Go(_) => When::At(now),
+            Step::After(ticks) => When::At(self.pace.after(now, ticks)),
+            Step::Never | Step::Stale => When::Never,
         }
-        self.when(now, backlog, u128::from(cost) * u128::from(self.pace.ticks_per_unit))
     }
 
     fn force(&self, state: &mut State, now: Timestamp, cost: u64) {
@@ -381,9 +377,182 @@ impl Algorithm for TokenBucket {
     }
 
     fn ready_behind(&self, state: &State, now: Timestamp, ahead: u64, cost: u64) -> Option<When> {
+        // Without this check the product below could leave 128 bits.
+        if cost > self.burst {
+            return Some(When::Never);
+        }
         let mut state = *state;
         let backlog = self.pace.freshen(&mut state, now);
+        // In 128 bits, unlike `step_from`: the units ahead may be many times the burst.
         let charge = (u128::from(ahead) + u128::from(cost)) * u128::from(self.pace.ticks_per_unit);
-        Some(if cost > self.burst { When::Never } else { self.when(now, backlog, charge) })
+        let over = (u128::from(backlog) + charge).saturating_sub(u128::from(self.pace.burst_ticks));
+        Some(match (over, self.pace.ticks_per_ns) {
+            (0, _) => When::At(now),
+            (_, 0) => When::Never,
+            (over, ticks_per_ns) => {
+                let wait_ns = u64::try_from(over.div_ceil(u128::from(ticks_per_ns))).unwrap_or(u64::MAX);
+                When::At(Timestamp::from_ns(now.as_ns().saturating_add(wait_ns)))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(count: u64, period_ns: u64, burst: u64) -> TokenBucket {
+        let quota = Quota::per(count, Duration::from_nanos(period_ns)).burst(burst);
+        TokenBucket::from_quota(quota).unwrap()
+    }
+
+    fn at(ns: u64) -> Timestamp {
+        Timestamp::from_ns(ns)
+    }
+
+    #[test]
+    fn a_step_on_the_word_decides_as_the_algorithm() {
+        for (bucket, units) in [(bucket(2, 7, 5), 6), (bucket(1, 3, 4), 5), (bucket(9, 2, 3), 4)] {
+            let mut state = bucket.start(at(10), 0);
+            for step in 0..400_u64 {
+                let now = at(10 + step);
+                let cost = step * 7 % (units + 1);
+                let seen = bucket.pace.step(state.anchor, state.word, now, cost);
+                let backlog = bucket.backlog(&state, now);
+                let (policy, balance) = bucket.pace.standing(state.anchor, state.word, now);
+                assert_eq!((policy, balance), (bucket.policy(), bucket.balance(&mut state.clone(), now)));
+                match (bucket.ready_at(&mut state.clone(), now, cost), seen) {
+                    (When::At(ready), Step::Go(word)) => {
+                        assert_eq!(ready, now);
+                        state.word = word;
+                        let charge = cost * bucket.pace.ticks_per_unit;
+                        assert_eq!(bucket.backlog(&state, now), backlog + charge);
+                    }
+                    (When::At(ready), Step::After(ticks)) => {
+                        assert_eq!(ready, bucket.pace.after(now, ticks));
+                        assert!(ready > now);
+                    }
+                    (When::Never, Step::Never) => assert!(cost > bucket.burst),
+                    other => panic!("{cost} at {now:?}: {other:?}"),
+                }
+            }
+        }
+        let once = TokenBucket::from_quota(Quota::once(3)).unwrap();
+        let state = once.start(at(0), 0);
+        let Step::Go(word) = once.pace.step(state.anchor, state.word, at(0), 2) else {
+            panic!("two of three")
+        };
+        assert_eq!(once.pace.step(state.anchor, word, at(9), 2), Step::Never);
+        assert!(matches!(once.pace.step(state.anchor, word, at(9), 1), Step::Go(_)));
+        assert_eq!(once.pace.step(state.anchor, word, at(9), u64::MAX), Step::Never);
+    }
+
+    #[test]
+    fn a_word_is_stale_once_the_circle_could_be_mistaken() {
+        assert_eq!(AHEAD_MAX.checked_add(BEHIND_MAX), Some(u64::MAX), "all of the circle, and no more");
+        let bucket = bucket(1, 1, 1);
+        let state = bucket.start(at(5), 0);
+        let step = |now: u64| bucket.pace.step(state.anchor, state.word, at(now), 1);
+        assert_eq!(step(5 + BEHIND_MAX), Step::Go(BEHIND_MAX + 1));
+        assert_eq!(step(6 + BEHIND_MAX), Step::Stale);
+        assert_eq!(step(0), Step::Go(1), "a clock that went back");
+    }
+
+    #[test]
+    fn a_pace_that_needs_no_exact_ticks_is_slowed_by_less_than_a_part_in_two_billion() {
+        // A large prime rate with the largest burst there is for it.
+        let quota = |burst| Quota::per(999_999_937, Duration::from_secs(86_400)).burst(burst);
+        let Err(QuotaError::BurstTooLarge { burst: u64::MAX, most }) =
+            TokenBucket::from_quota(quota(u64::MAX))
+        else {
+            panic!("too large")
+        };
+        let pace = TokenBucket::from_quota(quota(most)).unwrap().pace;
+        let (count, period_ns) = (999_999_937_u128, 86_400_000_000_000_u128);
+        let exact = period_ns * u128::from(pace.ticks_per_ns);
+        let slowed = u128::from(pace.ticks_per_unit) * count;
+        assert!(slowed >= exact && (slowed - exact) * RATE_PARTS <= exact, "{pace:?}");
+        assert!(pace.burst_ticks <= BURST_TICKS_MAX);
+        assert_eq!(u128::from(pace.burst_ticks), u128::from(most) * u128::from(pace.ticks_per_unit));
+        // In lowest terms where they fit.
+        let pace = bucket(6, 4, 5).pace;
+        assert_eq!((pace.ticks_per_ns, pace.ticks_per_unit, pace.burst_ticks), (3, 2, 10));
+        let once = |burst| TokenBucket::from_quota(Quota::once(burst));
+        assert!(once(BURST_TICKS_MAX).is_ok());
+        let error = QuotaError::BurstTooLarge { burst: BURST_TICKS_MAX + 1, most: BURST_TICKS_MAX };
+        assert_eq!(once(BURST_TICKS_MAX + 1), Err(error));
+        let unit = bucket(1, BURST_TICKS_MAX, 1).pace;
+        assert_eq!((unit.ticks_per_ns, unit.burst_ticks), (1, BURST_TICKS_MAX), "one unit in 300 years");
+        let fast = bucket(TICKS_PER_NS_MAX, 1, 1).pace;
+        assert_eq!((fast.ticks_per_ns, fast.ticks_per_unit), (TICKS_PER_NS_MAX, 1));
+    }
+
+    #[test]
+    fn the_faster_of_two_paces_is_that_of_more_units_in_a_time() {
+        let pace = |count, period_ns| bucket(count, period_ns, 1).pace;
+        for (slow, fast) in [((1, 10), (1, 9)), ((2, 7), (3, 7)), ((2, 7), (3, 10)), ((5, 1), (51, 10))] {
+            let (slow, fast) = (pace(slow.0, slow.1), pace(fast.0, fast.1));
+            assert_eq!((slow.faster_of(fast), fast.faster_of(slow)), (fast, fast));
+        }
+    }
+
+    #[test]
+    fn what_drains_is_told_in_ticks_of_another_length_and_rounded_up() {
+        let pace = bucket(2, 7, 1).pace;
+        assert_eq!(pace.drained(5, 7), 10);
+        assert_eq!(pace.drained(5, 3), 5, "30 sevenths");
+        assert_eq!(pace.drained(7, 3), 6);
+    }
+
+    #[test]
+    fn a_short_state_holds_all_that_counts_of_a_plain_one() {
+        let bucket = bucket(1, 10, 8);
+        let (burst, initial, pace) = bucket.parts();
+        assert_eq!((burst, initial, pace), (8, 8, bucket.pace));
+        assert_eq!(TokenBucket::of_parts(burst, initial, pace), bucket);
+        let late = TokenBucket::from_quota(Quota::per_second(9).initial(2)).unwrap();
+        assert_eq!(late.late_units(), 7);
+        let state = bucket.resume(at(40), 35);
+        assert_eq!((state.word, state.anchor, state.before), (35, Place { at_ns: 40, ticks: 0 }, None));
+        assert_eq!((bucket.backlog(&state, at(40)), bucket.backlog(&state, at(50))), (35, 25));
+        assert_eq!(bucket.resume(at(40), AHEAD_MAX).word, AHEAD_MAX);
+        assert_eq!(bucket.resume(at(40), AHEAD_MAX + 1).word, AHEAD_MAX);
+        // Three of eight are missing: so are five more under a burst of thirteen.
+        let next = TokenBucket::from_quota(Quota::per(1, Duration::from_nanos(20)).burst(13)).unwrap();
+        assert_eq!(bucket.carry(next, bucket.resume(at(40), 30), at(40)), 8 * 20);
+        assert_eq!(bucket.carry(next, bucket.resume(at(40), 30), at(50)), 7 * 20);
+    }
+
+    #[test]
+    fn a_state_is_plain_once_all_from_before_a_change_has_drained() {
+        let mut bucket = bucket(1, 10, 8);
+        let mut state = bucket.start(at(0), 0);
+        assert!(bucket.is_plain(&state, at(0)) && state.tells_by_time());
+        bucket.force(&mut state, at(5), 3);
+        bucket.change(bucket, &mut state, at(5));
+        assert!(!bucket.is_plain(&state, at(34)));
+        assert!(bucket.is_plain(&state, at(35)));
+        assert!(!state.tells_by_time(), "grants of this instant may be older");
+        bucket.balance(&mut state, at(6));
+        assert!(state.tells_by_time());
+    }
+
+    #[test]
+    fn a_bucket_with_less_burst_keeps_its_rate() {
+        let less = bucket(2, 7, 10).less(4);
+        assert_eq!(less, bucket(2, 7, 6));
+        let quota = Quota::per(2, Duration::from_nanos(7)).burst(10).initial(3);
+        assert_eq!(TokenBucket::from_quota(quota).unwrap().less(4).initial, 3);
+        assert!(less.fills_in(Duration::from_nanos(21)) && !less.fills_in(Duration::from_nanos(20)));
+    }
+
+    #[test]
+    fn a_debt_is_cut_where_the_circle_ends() {
+        let bucket = bucket(1, 1, 1);
+        let mut state = bucket.start(at(0), 0);
+        bucket.force(&mut state, at(0), AHEAD_MAX);
+        assert_eq!(bucket.backlog(&state, at(0)), AHEAD_MAX);
+        bucket.force(&mut state, at(0), 1);
+        assert_eq!(bucket.backlog(&state, at(0)), AHEAD_MAX);
     }
 }

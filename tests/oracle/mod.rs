@@ -512,7 +512,6 @@ impl Oracle for Fixed {
 
     fn change(&mut self, now: u64, next: Terms) {
         self.roll(now);
-        self.used = (self.used + next.burst).saturating_sub(self.terms.burst);
         if next.period_ns != self.terms.period_ns {
             self.edge = i128::from(now);
         }
