@@ -1,5 +1,6 @@
 //! The only place that reads time: what time it is, and being woken at a time.
 
+mod calendar;
 mod manual;
 mod sleep;
 mod system;
@@ -33,9 +34,10 @@ pub trait Clock: Clone + Send + Sync + 'static {
     /// Now, since the clock's zero.
     fn now(&self) -> Timestamp;
 
-    /// Nanoseconds from the Unix epoch to the clock's zero.
-    fn unix_ns(&self) -> u64 {
-        0
+    /// The time since the Unix epoch by the calendar, read at each call: it may be stepped at any time, forwards or
+    /// backwards. Default: [`now`](Self::now), for a clock whose zero is the epoch, or that has no calendar.
+    fn unix_now(&self) -> Duration {
+        Duration::from_nanos(self.now().as_ns())
     }
 
     /// A timer that belongs to the place this is called in, for example to the current runtime; `None` if there are
@@ -52,6 +54,11 @@ pub trait Clock: Clone + Send + Sync + 'static {
             },
         }
     }
+}
+
+/// The time since the Unix epoch in nanoseconds.
+pub(crate) fn unix_ns<C: Clock>(clock: &C) -> u64 {
+    u64::try_from(clock.unix_now().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What became of setting a timer.

@@ -1,8 +1,11 @@
-//! The system's clocks: they tell one time, and a refusal by the coarse one is as good as one by the exact one.
+//! Clocks: they agree, they do not go back, and each can be waited by.
 
 use std::time::Duration;
 
-use tollgate::{Clock, Denied, Quota, SlidingWindow, SystemClock, Timestamp, TokenBucket};
+use tollgate::algorithm::Anchor;
+use tollgate::{
+    Clock, Denied, FixedWindow, ManualClock, Quota, SlidingWindow, SystemClock, Timestamp, TokenBucket,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -35,14 +38,12 @@ fn clocks_do_not_go_back() {
     goes_on(&tollgate::clock::TscClock::default());
 }
 
-/// Planted: the wait counted from the coarse clock.
 #[test]
 fn refusals_in_a_row_tell_a_wait_that_only_shrinks() {
     let bucket = TokenBucket::builder(Quota::per_day(1)).clock(SystemClock::default()).build().unwrap();
     bucket.check(1).unwrap();
     let mut last = DAY;
     for _ in 0..1_000 {
-        // The first is by the exact clock; those after it are certain by the coarse one.
         let wait = bucket.check(1).unwrap_err().retry_after().unwrap();
         assert!(wait <= last, "{wait:?} after {last:?}");
         last = wait;
@@ -66,9 +67,8 @@ fn goes_in_time(check: impl Fn() -> Result<(), Denied>) {
     assert!(clock.now() >= asked_at.after(wait), "granted before its time");
 }
 
-/// Planted: a horizon that lies behind now, and one that never ends; a wait in ticks taken for nanoseconds.
 #[test]
-fn what_the_coarse_clock_refuses_goes_in_time() {
+fn a_refused_ask_is_granted_after_the_wait_it_was_told() {
     let built = |quota| TokenBucket::builder(quota).clock(SystemClock::default());
     // Ticks of a nanosecond, and of a seventh of one.
     for quota in [Quota::per_second(100).burst(20), Quota::per(700, Duration::from_millis(7_001)).burst(20)] {
@@ -89,7 +89,7 @@ fn what_the_coarse_clock_refuses_goes_in_time() {
 }
 
 #[test]
-fn what_the_coarse_clock_refuses_in_a_window_goes_in_time() {
+fn an_ask_that_a_window_refuses_is_granted_after_the_wait_it_was_told() {
     let quota = Quota::per(4, Duration::from_millis(100));
     let window = SlidingWindow::builder(quota).clock(SystemClock::default()).build().unwrap();
     // The first time it is behind the lock to begin with, the second in its ring.
@@ -100,7 +100,6 @@ fn what_the_coarse_clock_refuses_in_a_window_goes_in_time() {
     }
 }
 
-/// Planted: the hint never cleared, so that the look at the coarse clock stands in the way of a change.
 #[test]
 fn a_change_for_the_better_is_seen_at_once() {
     let bucket = TokenBucket::builder(Quota::per_day(1)).clock(SystemClock::default()).build().unwrap();
@@ -110,4 +109,54 @@ fn a_change_for_the_better_is_seen_at_once() {
     }
     bucket.reset();
     bucket.check(1).unwrap();
+}
+
+// -------------------------------------------------------------------------------------------------------- calendar
+
+#[test]
+fn the_calendar_of_a_manual_clock_is_stepped_apart_from_the_clock() {
+    let clock = ManualClock::at(Timestamp::from_ns(5));
+    assert_eq!(clock.unix_now(), Duration::from_nanos(5), "zero is the epoch unless it is set");
+    clock.set_unix_now(DAY * 20_000);
+    clock.advance(DAY);
+    assert_eq!((clock.now(), clock.unix_now()), (Timestamp::from_ns(5).after(DAY), DAY * 20_001));
+    clock.set_unix_now(DAY);
+    assert_eq!((clock.now(), clock.clone().unix_now()), (Timestamp::from_ns(5).after(DAY), DAY));
+}
+
+#[test]
+fn a_window_anchored_to_the_epoch_keeps_its_edges_when_the_calendar_is_stepped_until_it_is_reset() {
+    let hour = DAY / 24;
+    let clock = ManualClock::new();
+    clock.set_unix_now(DAY * 10 + hour * 9);
+    let window =
+        FixedWindow::builder(Quota::per_day(1)).anchored(Anchor::Epoch).clock(clock.clone()).build().unwrap();
+    let keyed = window.keyed::<u8>();
+    let to_edge = |key: u8| {
+        keyed.check(&key, 1).unwrap();
+        keyed.check(&key, 1).unwrap_err().retry_after().unwrap()
+    };
+    window.check(1).unwrap();
+    assert_eq!((window.ready_in(1).unwrap(), to_edge(1)), (hour * 15, hour * 15));
+    clock.set_unix_now(clock.unix_now() + hour * 10);
+    assert_eq!(window.ready_in(1).unwrap(), hour * 15, "a window that has begun keeps its edge");
+    assert_eq!(to_edge(2), hour * 5, "a key that is made now has the edge of the calendar as it is");
+    clock.advance(hour * 15);
+    window.check(1).unwrap();
+    assert_eq!(window.ready_in(1).unwrap(), hour * 24, "and so have the windows after it");
+    window.reset();
+    window.check(1).unwrap();
+    assert_eq!(window.ready_in(1).unwrap(), hour * 14, "until it is reset");
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test(start_paused = true)]
+async fn the_calendar_moves_with_paused_tokio_time_to_the_nanosecond() {
+    let clock = SystemClock::default();
+    let (start, unix) = (clock.now(), clock.unix_now());
+    for moved in [Duration::ZERO, Duration::from_nanos(1), DAY * 400, Duration::from_millis(3)] {
+        tokio::time::advance(moved).await;
+        std::thread::yield_now();
+        assert_eq!(clock.unix_now() - unix, clock.now().since(start));
+    }
 }

@@ -14,6 +14,11 @@ pub enum Anchor {
     #[default]
     Start,
     /// Whole windows after the Unix epoch: on the minute, on the hour, at midnight UTC.
+    ///
+    /// The calendar is read when the limiter is made and when it is [reset](crate::RateLimiter::reset), and for a key
+    /// when the key is made. From then on the edges are one window apart on the limiter's clock. When the calendar is
+    /// stepped (by NTP, by hand, or because the machine slept), limiters that exist keep their edges, which are then off
+    /// by the step, until they are reset; limiters and keys made later have the new edges.
     Epoch,
 }
 

@@ -247,8 +247,7 @@ impl<L, C: Clock> Guard<L, C> {
     /// The time since the Unix epoch on the guard's clock: what [`Signals::read`] wants to know.
     #[must_use]
     pub fn unix(&self) -> Duration {
-        let clock = self.limit.clock();
-        Duration::from_nanos(clock.unix_ns().saturating_add(clock.now().as_ns()))
+        self.limit.clock().unix_now()
     }
 
     /// The limits it was given.

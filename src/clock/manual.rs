@@ -34,6 +34,8 @@ pub struct ManualClock {
 #[derive(Default)]
 struct Shared {
     now_ns: AtomicU64,
+    /// The calendar less the clock, in nanoseconds.
+    calendar_ahead: Mutex<i128>,
     timers: Mutex<Timers>,
 }
 
@@ -81,6 +83,27 @@ impl ManualClock {
         }
     }
 
+    /// Steps the calendar: the clock's present time is `to` after the Unix epoch. From there the calendar moves with the
+    /// clock. Without this, zero of the clock is the epoch.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::{Clock, ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// clock.set_unix_now(Duration::from_secs(1_000));
+    /// clock.advance(Duration::from_secs(5));
+    /// assert_eq!(clock.unix_now(), Duration::from_secs(1_005));
+    /// ```
+    pub fn set_unix_now(&self, to: Duration) {
+        let ahead = i128::try_from(to.as_nanos()).unwrap_or(i128::MAX) - i128::from(self.now().as_ns());
+        *self.calendar_ahead() = ahead;
+    }
+
+    fn calendar_ahead(&self) -> MutexGuard<'_, i128> {
+        self.shared.calendar_ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn timers(&self) -> MutexGuard<'_, Timers> {
         self.shared.timers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,6 +126,11 @@ impl Clock for ManualClock {
 
     fn now(&self) -> Timestamp {
         Timestamp::from_ns(self.shared.now_ns.load(Ordering::Acquire))
+    }
+
+    fn unix_now(&self) -> Duration {
+        let unix = i128::from(self.now().as_ns()).saturating_add(*self.calendar_ahead());
+        Duration::from_nanos(u64::try_from(unix.max(0)).unwrap_or(u64::MAX))
     }
 
     fn timer(&self) -> Option<ManualTimer> {

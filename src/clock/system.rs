@@ -1,7 +1,7 @@
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use super::{Clock, SystemTimer};
+use super::{Clock, SystemTimer, calendar};
 use crate::units::Timestamp;
 
 /// The system's monotonic clock. The default clock of every limiter.
@@ -13,28 +13,18 @@ use crate::units::Timestamp;
 #[non_exhaustive]
 pub struct SystemClock;
 
-/// Zero of the process's clocks, on the monotonic and on the calendar clock.
-pub(super) struct Zero {
-    instant: Instant,
-    unix_ns: u64,
-}
-
 /// The time from the clock's zero to its first reading: the longest that the system's instants can express.
 const HEAD_STARTS: [Duration; 3] =
     [Duration::from_secs(30 * 86_400), Duration::from_secs(3_600), Duration::from_secs(60)];
 
+/// Zero of the process's clocks.
 #[inline]
-pub(super) fn zero() -> &'static Zero {
-    static ZERO: OnceLock<Zero> = OnceLock::new();
-    ZERO.get_or_init(|| {
+fn zero() -> Instant {
+    static ZERO: OnceLock<Instant> = OnceLock::new();
+    *ZERO.get_or_init(|| {
         // A paused clock stands at a time before this first reading: zero lies well before both.
-        let (now, past) = (Instant::now(), HEAD_STARTS.iter().copied());
-        let (instant, start) = past
-            .filter_map(|start| Some((now.checked_sub(start)?, start)))
-            .next()
-            .unwrap_or((now, Duration::ZERO));
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(start);
-        Zero { instant, unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) }
+        let now = Instant::now();
+        HEAD_STARTS.iter().find_map(|start| now.checked_sub(*start)).unwrap_or(now)
     })
 }
 
@@ -47,14 +37,14 @@ impl Clock for SystemClock {
         let now = tokio::time::Instant::now().into_std();
         #[cfg(not(feature = "tokio"))]
         let now = Instant::now();
-        let since = now.saturating_duration_since(zero().instant);
+        let since = now.saturating_duration_since(zero());
         Timestamp::from_ns(
             since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos())),
         )
     }
 
-    fn unix_ns(&self) -> u64 {
-        zero().unix_ns
+    fn unix_now(&self) -> Duration {
+        calendar::unix_now()
     }
 
     fn timer(&self) -> Option<SystemTimer> {

@@ -1,5 +1,6 @@
 use std::sync::OnceLock;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::{Armed, Clock, SystemClock, SystemTimer, Timer};
 use crate::units::Timestamp;
@@ -45,8 +46,8 @@ impl Clock for TscClock {
         Timestamp::from_ns(self.zero.at_ns.saturating_add(since_ns))
     }
 
-    fn unix_ns(&self) -> u64 {
-        SystemClock.unix_ns()
+    fn unix_now(&self) -> Duration {
+        SystemClock.unix_now()
     }
 
     fn timer(&self) -> Option<TscTimer> {

@@ -157,6 +157,5 @@ fn all_of(names: &[HeaderName], headers: &HeaderMap) -> Vec<(HeaderName, HeaderV
 }
 
 fn unix_now() -> Duration {
-    let clock = DefaultClock::default();
-    Duration::from_nanos(clock.now().as_ns().saturating_add(clock.unix_ns()))
+    DefaultClock::default().unix_now()
 }

@@ -26,7 +26,7 @@ use std::task::{Context, Poll};
 use super::rate::{Statuses, Template};
 use super::{Compose, Limiter, Part, RateLimiter, RatePart, Stored};
 use crate::algorithm::{Algorithm, Grant, When};
-use crate::clock::{Clock, DefaultClock};
+use crate::clock::{Clock, DefaultClock, unix_ns};
 use crate::core::Members;
 use crate::core::fast_path::Sealed;
 use crate::sync::{AtomicU64, Mutex, Ordering, RandomState};
@@ -194,7 +194,7 @@ impl<A: Stored, C: Clock> Shard<A, C> {
             }
             None => {
                 let now = self.common.clock.now();
-                let unix_ns = self.common.clock.unix_ns().saturating_add(now.as_ns());
+                let unix_ns = unix_ns(&self.common.clock);
                 denied(wait_ns(&algorithm, &mut algorithm.start(now, unix_ns), now, units))
             }
         }
@@ -350,8 +350,7 @@ where
             return Limiter::<()>::status(overflow, &(), visit);
         }
         let now = common.clock.now();
-        let unix_ns = common.clock.unix_ns().saturating_add(now.as_ns());
-        let mut state = algorithm.start(now, unix_ns);
+        let mut state = algorithm.start(now, unix_ns(&common.clock));
         Statuses::of(&algorithm, &mut state, now).tell(common.name.as_ref(), visit);
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::{Compose, Keyed, Limiter, Part, Permit, Stored};
 use crate::algorithm::{self, AllOf, FromQuota, Grant};
-use crate::clock::{Clock, DefaultClock};
+use crate::clock::{Clock, DefaultClock, unix_ns};
 use crate::core::{Acquire, Charge, Limit, Members, Named, Ticket};
 use crate::types::{Ask, Denied, Error, LimitStatus, Snapshot};
 use crate::units::{Cost, Name, Quota, QuotaError, Timestamp};
@@ -175,8 +175,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
     /// Starts anew, as when it was made: what was spent and owed is forgotten, and what permits from before give
     /// back is not counted. Those who wait stay in line.
     pub fn reset(&self) {
-        let unix_ns = self.limit.clock().unix_ns();
-        self.limit.change(|state, now| state.reset(now, unix_ns.saturating_add(now.as_ns())));
+        self.limit.change(|state, now| state.reset(now, unix_ns(self.limit.clock())));
     }
 
     /// Lets nobody in until [`resume`](RateLimiter::resume). Time goes on: what refills, refills.
@@ -248,7 +247,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
 
     pub(super) fn from_template(template: &Template<A, C>) -> Self {
         let now = template.options.clock.now();
-        let unix_ns = template.options.clock.unix_ns().saturating_add(now.as_ns());
+        let unix_ns = unix_ns(&template.options.clock);
         Self::resumed(template, template.algorithm.start(now, unix_ns), now)
     }
 

@@ -176,8 +176,7 @@ impl Style {
     fn fields(self, verdict: &Verdict) -> Vec<(&'static str, String)> {
         let Verdict { admitted, limit, remaining, reset, wait } = *verdict;
         // The calendar's time on the clock that the guard reads too.
-        let unix = Duration::from_nanos(tollgate::SystemClock::default().unix_ns())
-            + Duration::from_nanos(tollgate::SystemClock::default().now().as_ns());
+        let unix = tollgate::SystemClock::default().unix_now();
         let mut fields = match self {
             Self::Draft10 => vec![
                 ("ratelimit-policy", format!("\"default\";q={limit};w={}", seconds(reset).max(1))),

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Told;
 use super::calls::Pass;
@@ -49,9 +48,7 @@ impl<P, C: Clock> Guarded<P, C> {
     /// Takes in what the answer says: everybody who shares the guard obeys it from now on. Once for each answer; what
     /// comes in two parts, as gRPC's head and trailers, in two.
     pub fn observe<T: Tells + ?Sized>(&mut self, answer: &T) {
-        let clock = self.limit.clock();
-        let unix = Duration::from_nanos(clock.unix_ns().saturating_add(clock.now().as_ns()));
-        if let Some(signals) = answer.signals(self.told.profile, unix) {
+        if let Some(signals) = answer.signals(self.told.profile, self.limit.clock().unix_now()) {
             self.failed = Some(self.failed == Some(true) || signals.failed);
             super::answered(&self.limit, &self.told, Some(&self.pass), &signals);
         }
