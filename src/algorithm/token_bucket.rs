@@ -242,20 +242,6 @@ impl TokenBucket {
         self.change(next, &mut state, at);
         next.pace.freshen(&mut state, at)
     }
-
-    /// Whether the backlog is all that counts of a state: no refund of a grant from before a change can matter.
-    pub(crate) fn is_plain(&self, state: &State, now: Timestamp) -> bool {
-        state.before.is_none_or(|before| {
-            let passed = u128::from(now.as_ns().saturating_sub(before.changed_at.as_ns()));
-            self.pace.drained(passed, u128::from(self.pace.ticks_per_unit)) >= u128::from(before.ticks)
-        })
-    }
-
-    /// Whether all of the burst refills in this time.
-    pub(crate) fn fills_in(&self, span: Duration) -> bool {
-        let unit = u128::from(self.pace.ticks_per_unit);
-        self.pace.drained(span.as_nanos(), unit) >= u128::from(self.pace.burst_ticks)
-    }
 }
 
 impl TokenBucket {
