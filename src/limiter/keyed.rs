@@ -2,7 +2,8 @@
 //!
 //! * [`Keyed`] is the handle; [`builder`] sets it up, and [`admin`] is what an owner does while it runs.
 //! * [`store`] is the interface between it and the states of keys. The [`table`] keeps a word a key, without a lock; the
-//!   [`map`] keeps a limiter a key. [`keys`] is both of them: it makes, moves and drops states.
+//!   [`map`] keeps a limiter a key. [`keys`] is both of them: it makes and moves states, [`evict`] drops them, and
+//!   [`change`] changes their quotas.
 //! * [`limiter`] makes a rate limiter one that the map keeps. [`tiers`] gives each key its quota; [`room`] counts keys.
 //! * [`acquire`], [`permit`] and [`part`] are the future, the permit and the member of a composition.
 //!
@@ -12,6 +13,8 @@
 mod acquire;
 mod admin;
 mod builder;
+mod change;
+mod evict;
 mod keys;
 mod limiter;
 mod map;
@@ -25,7 +28,7 @@ mod tiers;
 pub use acquire::AcquireKeyed;
 pub use builder::KeyedBuilder;
 #[cfg_attr(not(feature = "rules"), allow(unused_imports, reason = "for rules"))]
-pub(crate) use keys::PendingChange;
+pub(crate) use change::PendingChange;
 pub use part::KeyedPart;
 pub use permit::KeyedPermit;
 pub(crate) use room::{HashStore, Room};

@@ -6,37 +6,28 @@
 
 use std::sync::Arc;
 
+use super::change::PendingChange;
 use super::map::{Entry, Map, Shard};
 use super::permit::SlotPermit;
 use super::room::Room;
 use super::store::{KeyLimiter, Store, Taken};
-use super::table::{Failed, Id, Outcome, Place, SlotGrant, Table, Vacancy};
+use super::table::{Id, Place, SlotGrant, Table, Vacancy};
 use super::tiers::{Plan, Plans, Tier};
-use crate::algorithm::Grant;
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::types::{Denied, LimitStatus, Reason, Snapshot};
-use crate::units::Name;
-
-/// The limiters that a new key looks at to find fresh ones, once half of the room is taken, and at the cap: in its own
-/// shard, and in each of a few others.
-const LOOKS: usize = 2;
-const LOOKS_AT_CAP: usize = 64;
-const LOOKS_ELSEWHERE: usize = 8;
-const SHARDS_LOOKED_AT: usize = 8;
-/// The buckets of slots, at the cap. Below it, expired slots are in nobody's way.
-const BUCKETS_AT_CAP: usize = 16;
+use crate::units::{Name, Timestamp};
 
 pub(super) struct Keys<L: KeyLimiter> {
     pub(super) template: L::Template,
-    table: Option<Table<L::Clock>>,
-    map: Map<L>,
+    pub(super) table: Option<Table<L::Clock>>,
+    pub(super) map: Map<L>,
     pub(super) room: Room,
     overflow: Option<L>,
     /// The number of changes of quotas so far.
     changes: AtomicU64,
     /// Held while a change goes through the shards: all of them see the same changes in the same order.
-    changing: Mutex<()>,
+    pub(super) changing: Mutex<()>,
 }
 
 /// The keys as permits and futures hold on to them: one for each shard, so that permits of different keys do not count
@@ -75,21 +66,6 @@ pub(super) enum Granted<L: KeyLimiter> {
     Free,
 }
 
-/// A change that has been decided under a lock and is made outside of it: it wakes those who wait.
-#[must_use]
-pub(crate) struct PendingChange<L: KeyLimiter> {
-    /// Each with the number of the change.
-    limiters: Vec<(L, u64)>,
-    quota: L::Quota,
-}
-
-impl<L: KeyLimiter> PendingChange<L> {
-    pub(crate) fn make(self) {
-        let Self { limiters, quota } = self;
-        limiters.iter().for_each(|(limiter, number)| limiter.change(*number, quota.clone()));
-    }
-}
-
 type Routed<L> = Result<Route<L>, Denied>;
 
 impl<L: KeyLimiter> Keys<L> {
@@ -115,11 +91,11 @@ impl<L: KeyLimiter> Keys<L> {
         L::clock(&self.template)
     }
 
-    fn name(&self) -> Option<&Name> {
+    pub(super) fn name(&self) -> Option<&Name> {
         L::name(&self.template)
     }
 
-    fn next_number(&self) -> u64 {
+    pub(super) fn next_number(&self) -> u64 {
         // Relaxed: numbers are compared under the locks of limiters.
         self.changes.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -184,20 +160,44 @@ impl<L: KeyLimiter> Keys<L> {
             entry.iter().for_each(|entry| self.dropped(entry));
         }
         if let Some(((units, keep), table)) = ask {
-            if let Some(route) = self.new_slot(table, shard, id, units, keep) {
-                return (route, None);
+            // Somebody may have made a slot before the lock was taken.
+            match table.take(id, tier, units, keep) {
+                Taken::Granted(grant) => return (Ok(Route::Slot(grant)), None),
+                Taken::Denied(denied) => return (Err(denied), None),
+                Taken::Elsewhere => {}
             }
         }
-        if self.move_out(shard, id) || self.new_limiter(shard, id, tier) {
-            return self.own(shard, id, tier);
+        if !self.move_out(shard, id) {
+            let now = self.clock().now();
+            if let Some(((units, keep), table)) = ask {
+                match table.peek_new(now, units) {
+                    Ok(()) if units == 0 && !keep => return (Ok(Route::Free), None),
+                    Ok(()) => {}
+                    Err(denied) => return (Err(denied), None),
+                }
+            }
+            let Some(mark) = self.new_mark(shard, id, now) else {
+                self.room.count_refused();
+                let denied = || Denied::new(Reason::TooManyKeys).by(self.name().cloned());
+                return (self.overflow.clone().map(Route::Overflow).ok_or_else(denied), None);
+            };
+            if let Some((((units, keep), table), place)) = ask.zip(mark) {
+                if let Some(grant) = table.insert(id, place, now, units, keep) {
+                    return (Ok(Route::Slot(grant)), None);
+                }
+            }
+            self.new_limiter(shard, id, tier, mark);
         }
-        self.room.count_refused();
-        let denied = || Denied::new(Reason::TooManyKeys).by(self.name().cloned());
-        (self.overflow.clone().map(Route::Overflow).ok_or_else(denied), None)
+        self.own(shard, id, tier)
     }
 
     /// The limiter of a key that has one, and the change that brings it under the quota that the key has now.
-    fn own(&self, shard: &mut Shard<L>, id: Id, tier: Tier) -> (Routed<L>, Option<PendingChange<L>>) {
+    pub(super) fn own(
+        &self,
+        shard: &mut Shard<L>,
+        id: Id,
+        tier: Tier,
+    ) -> (Routed<L>, Option<PendingChange<L>>) {
         let Shard { plans, limiters, .. } = shard;
         let (Some((plan, quota)), Some(entry)) = (plans.of(id.hash, tier), limiters.get(&self.map.key(id)))
         else {
@@ -211,68 +211,11 @@ impl<L: KeyLimiter> Keys<L> {
         (Ok(Route::Own(limiter)), pending)
     }
 
-    /// The decision of a key's slot, which is made if the key is new. `None`: its state must be in the map.
-    fn new_slot(
-        &self,
-        table: &Table<L::Clock>,
-        shard: &mut Shard<L>,
-        id: Id,
-        units: u64,
-        keep: bool,
-    ) -> Option<Routed<L>> {
-        loop {
-            // Somebody may have made it before the lock was taken.
-            match table.try_take(id, units, keep) {
-                Outcome::Granted(grant) => return Some(Ok(Route::Slot(grant))),
-                Outcome::Denied(decision) => return Some(Err(table.denied(decision))),
-                Outcome::Moved => return None,
-                Outcome::Absent => {}
-            }
-            let now = self.clock().now();
-            let start = match table.start(now.as_ns(), units) {
-                Ok(_) if units == 0 && !keep => return Some(Ok(Route::Free)),
-                Ok(start) => start,
-                Err(decision) => return Some(Err(table.denied(decision))),
-            };
-            let vacancy = table.vacancy(id, now.as_ns(), self.room.is_full())?;
-            let is_free = matches!(vacancy, Vacancy::Free(_));
-            if is_free && !self.make_room(shard) {
-                self.room.count_refused();
-                let denied = || Denied::new(Reason::TooManyKeys).by(self.name().cloned());
-                return Some(self.overflow.clone().map(Route::Overflow).ok_or_else(denied));
-            }
-            match table.insert(id, vacancy, start, now, keep) {
-                Ok(grant) => {
-                    self.room.count_evicted(usize::from(!is_free));
-                    return Some(Ok(Route::Slot(grant)));
-                }
-                Err(failed) => {
-                    self.room.give_back(usize::from(is_free));
-                    if failed == Failed::Pins {
-                        return None;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Makes a limiter for a key that has no state. `false`: there is no room.
-    fn new_limiter(&self, shard: &mut Shard<L>, id: Id, tier: Tier) -> bool {
-        let Some(mark) = self.new_mark(shard, id) else { return false };
-        let revision = self.table.as_ref().map_or(0, Table::revision);
-        let Shard { plans, limiters, .. } = shard;
-        if let Some((plan, quota)) = plans.of(id.hash, tier) {
-            let limiter = L::new(&self.template, quota);
-            limiters.insert(self.map.key(id), Entry { limiter, plan, revision, mark });
-        }
-        true
-    }
-
-    /// A mark for a new key in the map, if there is room. `Some(None)`: all slots it could have are live.
-    fn new_mark(&self, shard: &mut Shard<L>, id: Id) -> Option<Option<Place>> {
+    /// Takes room for a new key and, if there is a table, marks a slot for it. `None`: there is no room. `Some(None)`: there
+    /// is room, and no slot that the key could have.
+    fn new_mark(&self, shard: &mut Shard<L>, id: Id, now: Timestamp) -> Option<Option<Place>> {
         if let Some(table) = &self.table {
-            let now_ns = self.clock().now().as_ns();
-            while let Some(vacancy) = table.vacancy(id, now_ns, self.room.is_full()) {
+            while let Some(vacancy) = table.vacancy(id, now.as_ns(), self.room.is_full()) {
                 let is_free = matches!(vacancy, Vacancy::Free(_));
                 if is_free && !self.make_room(shard) {
                     return None;
@@ -287,8 +230,17 @@ impl<L: KeyLimiter> Keys<L> {
         self.make_room(shard).then_some(None)
     }
 
+    fn new_limiter(&self, shard: &mut Shard<L>, id: Id, tier: Tier, mark: Option<Place>) {
+        let revision = self.table.as_ref().map_or(0, Table::revision);
+        let Shard { plans, limiters, .. } = shard;
+        if let Some((plan, quota)) = plans.of(id.hash, tier) {
+            let limiter = L::new(&self.template, quota);
+            limiters.insert(self.map.key(id), Entry { limiter, plan, revision, mark });
+        }
+    }
+
     /// Moves the state of a key from its slot into the map. `false`: it has no slot.
-    fn move_out(&self, shard: &mut Shard<L>, id: Id) -> bool {
+    pub(super) fn move_out(&self, shard: &mut Shard<L>, id: Id) -> bool {
         let Some(spent) = self.table.as_ref().and_then(|table| table.move_out(id)) else { return false };
         let limiter = L::resume(&self.template, &shard.plans.default, &spent);
         if !shard.uses_table {
@@ -301,7 +253,7 @@ impl<L: KeyLimiter> Keys<L> {
     }
 
     /// The limiter of a key that has a state, which is then in the map.
-    fn existing(&self, shard: &mut Shard<L>, id: Id) -> Option<L> {
+    pub(super) fn existing(&self, shard: &mut Shard<L>, id: Id) -> Option<L> {
         if shard.limiters.get(&self.map.key(id)).is_none() {
             self.move_out(shard, id);
         }
@@ -310,165 +262,6 @@ impl<L: KeyLimiter> Keys<L> {
 
     pub(super) fn limiter_of_known(&self, id: Id) -> Option<L> {
         self.existing(&mut self.map.lock(id), id)
-    }
-}
-
-/// Room for new keys.
-impl<L: KeyLimiter> Keys<L> {
-    fn is_fresh(&self, entry: &Entry<L>) -> bool {
-        let is_pinned =
-            entry.mark.zip(self.table.as_ref()).is_some_and(|(mark, table)| table.is_pinned(mark));
-        !is_pinned && entry.limiter.is_fresh()
-    }
-
-    /// A limiter was removed: its mark goes, and its room is free.
-    fn dropped(&self, entry: &Entry<L>) {
-        if let Some((mark, table)) = entry.mark.zip(self.table.as_ref()) {
-            table.unmark(mark);
-        }
-        self.room.give_back(1);
-        self.room.count_evicted(1);
-    }
-
-    fn sweep(&self, shard: &mut Shard<L>, looks: usize) {
-        shard.limiters.sweep(looks, |entry| self.is_fresh(entry), |entry| self.dropped(&entry));
-    }
-
-    /// Takes room for a new key, with what can be dropped for it.
-    fn make_room(&self, shard: &mut Shard<L>) -> bool {
-        if self.room.is_half_full() {
-            self.sweep(shard, LOOKS);
-        }
-        self.room.take() || self.make_room_at_cap(shard)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn make_room_at_cap(&self, shard: &mut Shard<L>) -> bool {
-        self.sweep(shard, LOOKS_AT_CAP);
-        if let Some(table) = &self.table {
-            let dropped = table.sweep(BUCKETS_AT_CAP, self.clock().now().as_ns());
-            self.room.give_back(dropped);
-            self.room.count_evicted(dropped);
-        }
-        if self.room.take() {
-            return true;
-        }
-        // Whoever holds another shard may be looking at this one: no waiting.
-        let start = self.room.stats().refused as usize;
-        let shards = self.map.shards();
-        for index in 0..SHARDS_LOOKED_AT.min(shards.len()) {
-            if let Some(mut other) = shards[(start + index) % shards.len()].try_lock() {
-                self.sweep(&mut other, LOOKS_ELSEWHERE);
-            }
-        }
-        self.room.take()
-    }
-}
-
-/// What an owner changes.
-impl<L: KeyLimiter> Keys<L> {
-    /// Takes `units` of a key whether they are left or not.
-    pub(super) fn charge(&self, id: Id, tier: Tier, units: u64) -> Result<(), Denied> {
-        if tier == Tier::DEFAULT && self.table.as_ref().is_some_and(|table| table.charge(id, units)) {
-            return Ok(());
-        }
-        match self.route(id, tier, None)? {
-            Route::Own(limiter) => limiter.charge(units),
-            // What the key shares is not its own to be charged.
-            Route::Overflow(_) => return Err(Denied::new(Reason::TooManyKeys).by(self.name().cloned())),
-            Route::Free | Route::Slot(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Replaces what a slot granted by what it cost.
-    pub(super) fn settle(&self, id: Id, slot: SlotGrant, grant: Grant, actual: u64) {
-        let Some(table) = &self.table else { return };
-        match grant.units.checked_sub(actual) {
-            Some(0) => {}
-            Some(back) => {
-                if !table.give_back(id, slot, grant, back) {
-                    self.map.give_back(id, slot, grant, back);
-                }
-            }
-            None => {
-                let more = actual - grant.units;
-                if !table.charge(id, more) {
-                    // It owes, or its state is in the map already.
-                    self.limiter_of_known(id).inspect(|limiter| limiter.charge(more));
-                }
-            }
-        }
-    }
-
-    pub(super) fn unpin(&self, slot: SlotGrant) {
-        if let Some(table) = &self.table {
-            table.unpin(slot.place);
-        }
-    }
-
-    /// Changes the quota of a tier. The limiters of its keys are still to be changed.
-    pub(super) fn change_tier(&self, tier: Tier, quota: &L::Quota) -> PendingChange<L> {
-        let _changing = self.changing.lock();
-        let mut limiters = Vec::new();
-        let mut set = |uses_table: Option<bool>| {
-            for shard in self.map.shards() {
-                let mut shard = shard.lock();
-                shard.plans.set_tier(tier, quota.clone());
-                shard.uses_table = uses_table.unwrap_or(shard.uses_table);
-                let number = self.next_number();
-                let of_tier = shard.limiters.values().filter(|entry| entry.plan == Plan::Tier(tier));
-                limiters.extend(of_tier.map(|entry| (entry.limiter.clone(), number)));
-            }
-        };
-        match self.table.as_ref().filter(|_| tier == Tier::DEFAULT) {
-            None => set(None),
-            Some(table) => {
-                let bucket = L::bucket(&self.template, quota);
-                let now = self.clock().now();
-                let fits = match &bucket {
-                    Some(bucket) => table.change(bucket, now, |fits| set(Some(fits))),
-                    None => {
-                        set(Some(false));
-                        false
-                    }
-                };
-                if !fits {
-                    // No slots are made from here on, and none is left after the walk.
-                    table.live_ids(|id| {
-                        self.move_out(&mut self.map.lock(id), id);
-                    });
-                }
-            }
-        }
-        PendingChange { limiters, quota: quota.clone() }
-    }
-
-    /// Gives a key a quota of its own. Its limiter is still to be changed.
-    pub(super) fn change_of(&self, id: Id, quota: L::Quota) -> PendingChange<L> {
-        let mut shard = self.map.lock(id);
-        let number = self.next_number();
-        let plan = Plan::Own(number);
-        shard.plans.set_own(id.hash, plan, Some(quota.clone()));
-        let limiter = self.existing(&mut shard, id);
-        if let Some(entry) = shard.limiters.get(&self.map.key(id)) {
-            entry.plan = plan;
-        }
-        PendingChange { limiters: limiter.map(|limiter| (limiter, number)).into_iter().collect(), quota }
-    }
-
-    pub(super) fn exempt(&self, id: Id) {
-        let mut shard = self.map.lock(id);
-        shard.plans.set_own(id.hash, Plan::Tier(Tier::EXEMPT), None);
-        // In its slot it would still be limited.
-        self.existing(&mut shard, id);
-    }
-
-    pub(super) fn forget_own(&self, id: Id, tier: Tier) -> Option<PendingChange<L>> {
-        let mut shard = self.map.lock(id);
-        shard.plans.forget_own(id.hash);
-        self.own(&mut shard, id, tier).1
     }
 }
 

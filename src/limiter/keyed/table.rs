@@ -9,9 +9,9 @@
 //!
 //! | slot | meaning | becomes |
 //! |---|---|---|
-//! | free | | live, or moved: a new key, under the lock of its shard |
-//! | live | what the key has spent; *expired* when that is nothing | live: a grant, a settlement or a rebase, by anyone. Moved: under the lock of its shard. Once expired: another key's, or free, under the lock of a shard |
-//! | moved | the state is in the map | free: the key is dropped, under the lock of its shard |
+//! | free | | moved: a new key, under the lock of its shard |
+//! | live | what the key has spent; *expired* when that is nothing | live: a grant, a settlement or a rebase, by anyone. Moved: under the lock of its shard. Once expired: another key's mark, or free, under the lock of a shard |
+//! | moved | a mark: the state is in the map | live: a new key is made. Free: the key is dropped. Both under the lock of its shard |
 //!
 //! Why it is correct:
 //!
@@ -39,7 +39,7 @@ mod slot;
 #[cfg(all(test, not(tollgate_loom)))]
 mod tests;
 
-pub(super) use alloc::{Failed, Vacancy};
+pub(super) use alloc::Vacancy;
 pub(super) use slot::Id;
 
 use super::store::{Store, Taken};
@@ -78,22 +78,10 @@ pub(crate) struct Place {
     slot: usize,
 }
 
-/// The outcome of a search and a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The units are taken, with a pin if one was asked for.
-    Granted(SlotGrant),
-    Denied(Decision),
-    /// The key has no slot. One may have been made meanwhile: only the lock tells.
-    Absent,
-    /// The state of the key is in the map, or only the lock can decide.
-    Moved,
-}
-
 /// What a slot granted, under this revision of the quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SlotGrant {
-    pub(super) place: Place,
+    place: Place,
     revision: u32,
     at: Timestamp,
 }
@@ -106,20 +94,40 @@ impl SlotGrant {
     pub(super) const fn revision(&self) -> u32 {
         self.revision
     }
+
+    pub(super) const fn place(&self) -> Place {
+        self.place
+    }
 }
 
 /// A live slot as it was read: what a compare-exchange needs to write it again.
-struct Live {
+struct Live<'a> {
+    bucket: &'a Bucket,
     place: Place,
     slot: Slot,
     head: Head,
     revision: u32,
     encoding: Encoding,
+    now: Timestamp,
     /// Ticks ahead of now.
     ahead: u64,
 }
 
-/// The state of a live slot: the bucket, and its backlog now.
+impl Live<'_> {
+    /// Writes the slot again, so far ahead of now, if it is still as it was.
+    #[inline]
+    fn write(&self, ahead: u64) -> bool {
+        let time = self.encoding.time(self.head.rebased_ns(), ahead, self.now.as_ns());
+        self.swap(Slot::new(self.slot.fingerprint(), self.revision, time))
+    }
+
+    #[inline]
+    fn swap(&self, next: Slot) -> bool {
+        swap(&self.bucket[self.place.slot], self.slot, next)
+    }
+}
+
+/// The state of a live slot: the token bucket, and its backlog now.
 pub(crate) struct Spent {
     pub(super) bucket: TokenBucket,
     backlog: u64,
@@ -135,7 +143,7 @@ impl Spent {
 }
 
 impl<C: Clock> Table<C> {
-    /// A table for `keys` keys of this token bucket, if slots can say its states exactly.
+    /// A table for `keys` keys of this token bucket, if slots can say its states.
     pub(super) fn new(bucket: &TokenBucket, keys: usize, clock: C, name: Option<Name>) -> Option<Self> {
         let count = keys.div_ceil(KEYS_A_BUCKET).max(2) as u64;
         let quota = SlotQuota::of(bucket).filter(|_| count <= u64::from(u32::MAX))?;
@@ -143,34 +151,27 @@ impl<C: Clock> Table<C> {
         Some(Self { clock, name, buckets, count, quotas: Quotas::new(&quota), hand })
     }
 
-    /// Goes on under another token bucket, if slots can say its states: see [`change_to`](Self::change_to).
-    pub(super) fn change(&self, next: &TokenBucket, now: Timestamp, fence: impl FnOnce(bool)) -> bool {
-        let quota = SlotQuota::of(next);
-        match &quota {
-            Some(quota) => self.change_to(quota, now.as_ns(), || fence(true)),
-            None => fence(false),
-        }
-        quota.is_some()
-    }
-
     pub(super) const fn buckets_count(&self) -> u64 {
         self.count
+    }
+
+    pub(super) fn revision(&self) -> u32 {
+        self.quotas.encoding().0
     }
 
     fn buckets(&self) -> &Buckets {
         self.buckets.get_or_init(|| Buckets::new(self.count as usize))
     }
 
-    /// Takes `units` of a known key if they are left. Lock-free. With `pin`, the slot is kept until
-    /// [`unpin`](Self::unpin).
+    /// The slot of a key, if it is live, rebased if it was due. Lock-free.
     #[inline]
-    pub(super) fn try_take(&self, id: Id, units: u64, pin: bool) -> Outcome {
-        let Some(buckets) = self.buckets.get() else { return Outcome::Absent };
+    fn live(&self, id: Id) -> Option<Live<'_>> {
+        let buckets = self.buckets.get()?;
         loop {
             let (revision, encoding) = self.quotas.encoding();
-            let Some((bucket, place, head, slot)) = self.search(buckets, id) else { return Outcome::Absent };
+            let (bucket, place, head, slot) = self.search(buckets, id)?;
             if slot.is_moved() {
-                return Outcome::Moved;
+                return None;
             }
             let now = self.clock.now();
             let rebased_ns = head.rebased_ns();
@@ -179,24 +180,8 @@ impl<C: Clock> Table<C> {
                 continue;
             }
             let ahead = encoding.ahead(rebased_ns, slot.time(), now.as_ns());
-            let decision = encoding.decide(ahead, now.as_ns(), units);
-            if !self.is_unchanged(bucket, head, revision) {
-                continue;
-            }
-            let Decision::Grant(ahead) = decision else { return Outcome::Denied(decision) };
-            let granted = Outcome::Granted(SlotGrant { place, revision, at: now });
-            if units == 0 && !pin {
-                return granted;
-            }
-            if pin && !self.pin(place) {
-                return Outcome::Moved;
-            }
-            let time = encoding.time(rebased_ns, ahead, now.as_ns());
-            if swap(&bucket[place.slot], slot, Slot::new(slot.fingerprint(), revision, time)) {
-                return granted;
-            }
-            if pin {
-                self.unpin(place);
+            if self.is_unchanged(bucket, head, revision) {
+                return Some(Live { bucket, place, slot, head, revision, encoding, now, ahead });
             }
         }
     }
@@ -219,62 +204,13 @@ impl<C: Clock> Table<C> {
         head.same_base(Head(bucket[0].load(Ordering::Acquire))) && self.quotas.is_at(revision)
     }
 
-    /// The live slot of a key, rebased if it was due.
-    fn live(&self, id: Id, now_ns: u64) -> Option<Live> {
-        let buckets = self.buckets.get()?;
+    /// The slot of a key, if it is live, and the whole quota that it is under. Lock-free.
+    fn known(&self, id: Id) -> Option<(Live<'_>, SlotQuota)> {
         loop {
-            let (revision, encoding) = self.quotas.encoding();
-            let (bucket, place, head, slot) = self.search(buckets, id)?;
-            if slot.is_moved() {
-                return None;
-            }
-            if encoding.is_due(head.rebased_ns(), now_ns) || !slot.is_of(revision) {
-                self.rebase(place.bucket, now_ns);
-                continue;
-            }
-            let ahead = encoding.ahead(head.rebased_ns(), slot.time(), now_ns);
-            if self.is_unchanged(bucket, head, revision) {
-                return Some(Live { place, slot, head, revision, encoding, ahead });
-            }
-        }
-    }
-
-    /// The state of a known key. Lock-free.
-    fn spent(&self, id: Id) -> Option<Spent> {
-        loop {
-            let now = self.clock.now();
-            let live = self.live(id, now.as_ns())?;
-            let spent = self.spent_of(&live, now);
-            // Otherwise the bucket may have been read in parts.
-            if self.quotas.is_at(live.revision) {
-                return Some(spent);
-            }
-        }
-    }
-
-    fn spent_of(&self, live: &Live, now: Timestamp) -> Spent {
-        let Live { place, revision, ahead, .. } = *live;
-        let quota = self.quotas.quota(revision);
-        Spent { bucket: quota.bucket, backlog: quota.backlog(ahead), now, revision, place }
-    }
-
-    /// Changes the state of a known key by `act`. Lock-free. `false`: the key has no live slot, or would owe, which a slot
-    /// cannot say.
-    fn alter(&self, id: Id, act: impl Fn(&TokenBucket, &mut BucketState, Timestamp, u32)) -> bool {
-        loop {
-            let now = self.clock.now();
-            let Some(live) = self.live(id, now.as_ns()) else { return false };
+            let live = self.live(id)?;
             let quota = self.quotas.quota(live.revision);
-            if !self.quotas.is_at(live.revision) {
-                continue;
-            }
-            let mut state = quota.bucket.resume(now, quota.backlog(live.ahead));
-            act(&quota.bucket, &mut state, now, live.revision);
-            let Some(ahead) = quota.ahead_of(quota.bucket.backlog(&state, now)) else { return false };
-            let time = live.encoding.time(live.head.rebased_ns(), ahead, now.as_ns());
-            let next = Slot::new(live.slot.fingerprint(), live.revision, time);
-            if swap(self.word(live.place), live.slot, next) {
-                return true;
+            if self.quotas.is_at(live.revision) {
+                return Some((live, quota));
             }
         }
     }
@@ -282,30 +218,41 @@ impl<C: Clock> Table<C> {
     /// Marks the slot of a key and returns its state, which goes to the map. Under the lock of its shard.
     pub(super) fn move_out(&self, id: Id) -> Option<Spent> {
         loop {
-            let now = self.clock.now();
-            let live = self.live(id, now.as_ns())?;
-            let spent = self.spent_of(&live, now);
-            let is_whole = self.quotas.is_at(live.revision);
-            if is_whole && swap(self.word(live.place), live.slot, Slot::moved(live.slot.fingerprint())) {
-                return Some(spent);
+            let (live, quota) = self.known(id)?;
+            if live.swap(Slot::moved(live.slot.fingerprint())) {
+                return Some(Spent::new(&live, &quota));
             }
         }
     }
 
-    pub(super) fn revision(&self) -> u32 {
-        self.quotas.encoding().0
+    /// Changes the state of a known key by `act`. Lock-free. `false`: the key has no live slot, or would owe, which a slot
+    /// cannot say.
+    fn alter(&self, id: Id, act: impl Fn(&TokenBucket, &mut BucketState, Timestamp, u32)) -> bool {
+        loop {
+            let Some((live, quota)) = self.known(id) else { return false };
+            let mut state = Spent::new(&live, &quota).state();
+            act(&quota.bucket, &mut state, live.now, live.revision);
+            let Some(ahead) = quota.ahead_of(quota.bucket.backlog(&state, live.now)) else { return false };
+            if live.write(ahead) {
+                return true;
+            }
+        }
     }
-}
 
-impl<C: Clock> Table<C> {
-    /// The denial of a decision.
     #[inline]
-    pub(super) fn denied(&self, decision: Decision) -> Denied {
+    fn denied(&self, decision: Decision) -> Denied {
         let name = self.name.clone();
         match decision {
             Decision::Wait(wait_ns) => Denied::exhausted(wait_ns, name),
             Decision::Grant(_) | Decision::TooLarge => Denied::new(Reason::ExceedsCapacity).by(name),
         }
+    }
+}
+
+impl Spent {
+    fn new(live: &Live<'_>, quota: &SlotQuota) -> Self {
+        let (bucket, backlog) = (quota.bucket, quota.backlog(live.ahead));
+        Self { bucket, backlog, now: live.now, revision: live.revision, place: live.place }
     }
 }
 
@@ -318,36 +265,49 @@ impl<C: Clock> Store for Table<C> {
         if tier != Tier::DEFAULT {
             return Taken::Elsewhere;
         }
-        match self.try_take(id, units, keep) {
-            Outcome::Granted(grant) => Taken::Granted(grant),
-            Outcome::Denied(decision) => Taken::Denied(self.denied(decision)),
-            Outcome::Absent | Outcome::Moved => Taken::Elsewhere,
+        loop {
+            let Some(live) = self.live(id) else { return Taken::Elsewhere };
+            let ahead = match live.encoding.decide(live.ahead, live.now.as_ns(), units) {
+                Decision::Grant(ahead) => ahead,
+                decision => return Taken::Denied(self.denied(decision)),
+            };
+            if keep && !self.pin(live.place) {
+                return Taken::Elsewhere;
+            }
+            if units == 0 && !keep || live.write(ahead) {
+                let Live { place, revision, now, .. } = live;
+                return Taken::Granted(SlotGrant { place, revision, at: now });
+            }
+            if keep {
+                self.unpin(live.place);
+            }
         }
     }
 
     fn peek(&self, id: Id, units: u64) -> Option<Result<(), Denied>> {
-        let now_ns = self.clock.now().as_ns();
-        let live = self.live(id, now_ns)?;
-        Some(match live.encoding.decide(live.ahead, now_ns, units) {
+        let live = self.live(id)?;
+        Some(match live.encoding.decide(live.ahead, live.now.as_ns(), units) {
             Decision::Grant(_) => Ok(()),
             decision => Err(self.denied(decision)),
         })
     }
 
     fn snapshot(&self, id: Id) -> Option<Snapshot> {
-        let spent = self.spent(id)?;
-        let Balance { remaining, debt, full, .. } = spent.bucket.balance(&mut spent.state(), spent.now);
+        let (live, quota) = self.known(id)?;
+        let mut state = Spent::new(&live, &quota).state();
+        let Balance { remaining, debt, full, .. } = quota.bucket.balance(&mut state, live.now);
         let reset_after = match full {
-            When::At(at) => Some(at.since(spent.now)),
+            When::At(at) => Some(at.since(live.now)),
             When::Never => None,
         };
-        let capacity = spent.bucket.capacity();
+        let capacity = quota.bucket.capacity();
         Some(Snapshot { capacity, remaining, debt, reset_after, waiting: 0, waiting_units: 0 })
     }
 
     fn status(&self, id: Id, visit: &mut dyn FnMut(&LimitStatus)) -> bool {
-        let Some(spent) = self.spent(id) else { return false };
-        Statuses::of(&spent.bucket, &mut spent.state(), spent.now).tell(self.name.as_ref(), visit);
+        let Some((live, quota)) = self.known(id) else { return false };
+        let mut state = Spent::new(&live, &quota).state();
+        Statuses::of(&quota.bucket, &mut state, live.now).tell(self.name.as_ref(), visit);
         true
     }
 

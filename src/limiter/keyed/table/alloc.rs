@@ -6,6 +6,7 @@ use super::slot::{Head, Slot};
 use super::{Id, Place, SlotGrant, Table};
 use crate::clock::Clock;
 use crate::sync::Ordering;
+use crate::types::Denied;
 use crate::units::Timestamp;
 
 /// A slot that a new key may have.
@@ -15,23 +16,6 @@ pub(in crate::limiter::keyed) enum Vacancy {
     Free(Place),
     /// The state of the key in this one equals a fresh one: it is replaced.
     Expired(Place, u64),
-}
-
-/// The start of a new key.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::limiter::keyed) struct Start {
-    revision: u32,
-    /// Ticks ahead of now, once it has been granted what it asks for.
-    ahead: u64,
-}
-
-/// A new key was not written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::limiter::keyed) enum Failed {
-    /// The slot was taken, or the quota changed: to be tried again.
-    Retry,
-    /// The bucket has as many pins as it may.
-    Pins,
 }
 
 impl Vacancy {
@@ -83,52 +67,56 @@ impl<C: Clock> Table<C> {
         if self.is_unchanged(bucket, head, revision) { (vacancy, left) } else { (None, 0) }
     }
 
-    /// The start of a new key that asks for `units`, or the decision against it.
-    pub(in crate::limiter::keyed) fn start(&self, now_ns: u64, units: u64) -> Result<Start, Decision> {
+    /// Marks a slot found for a new key.
+    pub(in crate::limiter::keyed) fn mark(&self, id: Id, vacancy: Vacancy) -> Option<Place> {
+        let (place, before) = vacancy.slot();
+        swap(self.word(place), before, Slot::moved(id.fingerprint())).then_some(place)
+    }
+
+    /// Decides about `units` of a new key.
+    pub(in crate::limiter::keyed) fn peek_new(&self, now: Timestamp, units: u64) -> Result<(), Denied> {
+        match self.start(now, units).2 {
+            Decision::Grant(_) => Ok(()),
+            denied => Err(self.denied(denied)),
+        }
+    }
+
+    /// The quota, and the decision about `units` of a new key.
+    fn start(&self, now: Timestamp, units: u64) -> (u32, Encoding, Decision) {
         loop {
             let (revision, encoding) = self.quotas.encoding();
             let late = self.quotas.quota(revision).late();
             if self.quotas.is_at(revision) {
-                return match encoding.decide(late, now_ns, units) {
-                    Decision::Grant(ahead) => Ok(Start { revision, ahead }),
-                    denied => Err(denied),
-                };
+                return (revision, encoding, encoding.decide(late, now.as_ns(), units));
             }
         }
     }
 
-    /// Writes a new key into a slot found for it, with a pin if that is wanted.
+    /// Makes a slot for a new key in place of its mark, and takes `units` of it. `None`: its state must be in the map.
     pub(in crate::limiter::keyed) fn insert(
         &self,
         id: Id,
-        vacancy: Vacancy,
-        start: Start,
+        place: Place,
         now: Timestamp,
-        pin: bool,
-    ) -> Result<SlotGrant, Failed> {
-        let (place, before) = vacancy.slot();
-        if pin && !self.pin(place) {
-            return Err(Failed::Pins);
+        units: u64,
+        keep: bool,
+    ) -> Option<SlotGrant> {
+        let (revision, encoding, decision) = self.start(now, units);
+        let Decision::Grant(ahead) = decision else { return None };
+        if keep && !self.pin(place) {
+            return None;
         }
-        let bucket = self.buckets().get(place.bucket as u64);
-        let head = Head(bucket[0].load(Ordering::Acquire));
-        let (revision, encoding) = self.quotas.encoding();
-        let time = encoding.time(head.rebased_ns(), start.ahead, now.as_ns());
-        let slot = Slot::new(id.fingerprint(), revision, time);
-        let is_valid = revision == start.revision && !encoding.is_due(head.rebased_ns(), now.as_ns());
-        if is_valid && swap(&bucket[place.slot], before, slot) {
-            return Ok(SlotGrant { place, revision, at: now });
+        let head = &self.buckets().get(place.bucket as u64)[0];
+        while encoding.is_due(Head(head.load(Ordering::Acquire)).rebased_ns(), now.as_ns()) {
+            self.rebase(place.bucket, now.as_ns());
         }
-        if pin {
-            self.unpin(place);
-        }
-        Err(Failed::Retry)
-    }
-
-    /// Marks a slot found for a key whose state is in the map.
-    pub(in crate::limiter::keyed) fn mark(&self, id: Id, vacancy: Vacancy) -> Option<Place> {
-        let (place, before) = vacancy.slot();
-        swap(self.word(place), before, Slot::moved(id.fingerprint())).then_some(place)
+        let head = Head(head.load(Ordering::Acquire));
+        let slot =
+            Slot::new(id.fingerprint(), revision, encoding.time(head.rebased_ns(), ahead, now.as_ns()));
+        // A store: nobody else writes a mark. If the quota has changed meanwhile, the change waits for this lock and then
+        // rewrites the slot.
+        self.word(place).store(slot.0, Ordering::Release);
+        Some(SlotGrant { place, revision, at: now })
     }
 
     /// Frees a mark: its key is dropped.

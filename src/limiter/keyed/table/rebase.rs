@@ -4,6 +4,7 @@ use super::bucket::swap;
 use super::encoding::SlotQuota;
 use super::slot::{Head, Slot};
 use super::{Id, Place, Table};
+use crate::algorithm::TokenBucket;
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -55,18 +56,27 @@ impl<C: Clock> Table<C> {
         }
     }
 
-    /// Goes on under another quota from now. `fence` waits until nobody is left under a shard's lock that took it
-    /// before. Changes must not overlap.
-    pub(super) fn change_to(&self, next: &SlotQuota, now_ns: u64, fence: impl FnOnce()) {
-        if self.quotas.is_quota(next) {
-            return fence();
+    /// Goes on under another token bucket from now, if slots can say its states. `fence` is told so, and waits until nobody
+    /// is left under a shard's lock that took it before. Changes must not overlap.
+    pub(in crate::limiter::keyed) fn change(&self, next: &TokenBucket, fence: impl FnOnce(bool)) -> bool {
+        let now_ns = self.clock.now().as_ns();
+        match SlotQuota::of(next) {
+            None => {
+                fence(false);
+                return false;
+            }
+            Some(quota) if self.quotas.is_quota(&quota) => fence(true),
+            Some(quota) => {
+                self.quotas.change(&quota, now_ns);
+                // New keys are written under a lock, by the revision that is read there: after this nobody writes old
+                // ones.
+                fence(true);
+                if self.buckets.get().is_some() {
+                    (0..self.count as usize).for_each(|index| self.rebase(index, now_ns));
+                }
+            }
         }
-        self.quotas.change(next, now_ns);
-        // New keys are written under a lock, by the revision that is read there: after this nobody writes old ones.
-        fence();
-        if self.buckets.get().is_some() {
-            (0..self.count as usize).for_each(|index| self.rebase(index, now_ns));
-        }
+        true
     }
 
     /// Visits an id of each live slot.

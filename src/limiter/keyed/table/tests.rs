@@ -15,20 +15,24 @@ fn table(quota: Quota) -> Table<ManualClock> {
 }
 
 fn new_key(table: &Table<ManualClock>, id: Id, units: u64) -> bool {
-    let start = table.start(0, units).unwrap();
-    let vacancy = table.vacancy(id, 0, false);
-    vacancy.is_some_and(|vacancy| table.insert(id, vacancy, start, Timestamp::ZERO, false).is_ok())
+    let mark = table.vacancy(id, 0, false).and_then(|vacancy| table.mark(id, vacancy));
+    mark.is_some_and(|mark| table.insert(id, mark, Timestamp::ZERO, units, false).is_some())
+}
+
+fn take(table: &Table<ManualClock>, id: Id, units: u64) -> Option<Result<(), Denied>> {
+    match table.take(id, Tier::DEFAULT, units, false) {
+        Taken::Granted(_) => Some(Ok(())),
+        Taken::Denied(denied) => Some(Err(denied)),
+        Taken::Elsewhere => None,
+    }
 }
 
 fn pin(bucket: usize) -> Place {
     Place { bucket, slot: 1 }
 }
 
-fn denied(taken: Outcome) -> Option<u64> {
-    match taken {
-        Outcome::Denied(Decision::Wait(wait_ns)) => wait_ns,
-        _ => panic!("{taken:?}"),
-    }
+fn wait(taken: Option<Result<(), Denied>>) -> Option<std::time::Duration> {
+    taken.unwrap().unwrap_err().retry_after()
 }
 
 /// A hash of this fingerprint whose first bucket this is.
@@ -57,13 +61,13 @@ fn keys_that_share_a_slot_share_what_is_left() {
     let one = id(77, 3);
     let twin = id(77, one.buckets(BUCKETS).1);
     assert!(new_key(&table, one, 3));
-    let Outcome::Granted(..) = table.try_take(twin, 2, false) else { panic!("two are left") };
-    assert_eq!(denied(table.try_take(one, 1, false)), Some(1_000_000_000));
-    assert_eq!(denied(table.try_take(twin, 1, false)), Some(1_000_000_000));
+    assert_eq!(take(&table, twin, 2), Some(Ok(())), "two are left");
+    assert_eq!(wait(take(&table, one, 1)), Some(std::time::Duration::from_secs(1)));
+    assert_eq!(wait(take(&table, twin, 1)), Some(std::time::Duration::from_secs(1)));
     // Another of that fingerprint, elsewhere, shares nothing.
     let mut all = (0..BUCKETS).map(|bucket| id(77, bucket));
     let stranger = all.find(|id| id.neighbourhood(BUCKETS) != one.neighbourhood(BUCKETS)).unwrap();
-    assert_eq!(table.try_take(stranger, 1, false), Outcome::Absent);
+    assert_eq!(take(&table, stranger, 1), None);
     // Whatever is found in a bucket has the name of its keys.
     let mut found = Vec::new();
     table.live_ids(|id| found.push(id.neighbourhood(BUCKETS)));
@@ -81,7 +85,7 @@ fn a_neighbourhood_that_is_full_of_live_keys_gives_none_away() {
         assert_eq!(new_key(&table, *id, 5), n < slots);
     }
     for id in &all[..slots] {
-        assert!(denied(table.try_take(*id, 1, false)).is_some());
+        assert!(wait(take(&table, *id, 1)).is_some());
     }
     assert_eq!(table.vacancy(all[slots], 4_999_999_999, false), None);
     assert!(matches!(table.vacancy(all[slots], 5_000_000_000, false), Some(Vacancy::Expired(..))));
@@ -115,7 +119,7 @@ fn keys_that_start_with_less_keep_their_places() {
     let neighbours = full.iter().filter(|id| id.buckets(BUCKETS) == (3, one.buckets(BUCKETS).1));
     let seated = neighbours.clone().filter(|id| new_key(&table, **id, 1)).count();
     assert!(seated < neighbours.count());
-    assert!(table.spent(one).is_some());
+    assert!(table.snapshot(one).is_some());
 }
 
 #[test]
