@@ -29,14 +29,20 @@ impl Buckets {
 }
 
 /// The slot of a key in a bucket, live or moved.
+// All slots are compared, without a branch for each: which of them matches cannot be predicted.
 #[inline]
 pub(super) fn find(bucket: &Bucket, id: Id) -> Option<(usize, Slot)> {
     let fingerprint = id.fingerprint();
-    bucket.iter().enumerate().skip(1).find_map(|(index, word)| {
-        // Acquire: the head and the revision are read again after it.
-        let slot = Slot(word.load(Ordering::Acquire));
-        (slot.fingerprint() == fingerprint).then_some((index, slot))
-    })
+    let mut matching = 0_u32;
+    for (index, word) in bucket.iter().enumerate().skip(1) {
+        // Relaxed: the slot is read again.
+        let slot = Slot(word.load(Ordering::Relaxed));
+        matching |= u32::from(slot.fingerprint() == fingerprint) << index;
+    }
+    let index = matching.trailing_zeros() as usize;
+    // Acquire: the head and the revision are read again after it.
+    let slot = Slot(bucket.get(index)?.load(Ordering::Acquire));
+    (slot.fingerprint() == fingerprint).then_some((index, slot))
 }
 
 /// Writes a slot if it is still as it was.
