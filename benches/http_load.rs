@@ -51,7 +51,8 @@ fn layered(keys: Keys, fields: bool) -> Result<Router, Box<dyn Error>> {
             app().layer(if fields { layer } else { layer.without_fields() })
         }
         Keys::Many => {
-            app().layer(LimitLayer::http(limit.keyed().max_keys(4 * KEYS).by(Header::named(TENANT))))
+            let limit = TokenBucket::builder(PLENTY).name("load").keyed().max_keys(4 * KEYS).build()?;
+            app().layer(LimitLayer::http(limit.by(Header::named(TENANT))))
         }
     })
 }

@@ -18,8 +18,8 @@ pub use concurrency::{AcquireSlots, Concurrency, ConcurrencyBuilder, Slots, Slot
 #[cfg(feature = "governor")]
 pub use governor::{AcquireGovernor, GovernorPart, GovernorPermit};
 #[cfg(feature = "rules")]
-pub(crate) use keyed::Later;
-pub use keyed::{AcquireKeyed, Keyed, KeyedPart, KeyedPermit, Tier};
+pub(crate) use keyed::PendingChange;
+pub use keyed::{AcquireKeyed, Keyed, KeyedBuilder, KeyedPart, KeyedPermit, Tier};
 #[cfg(feature = "client")]
 pub(crate) use keyed::{HashStore, Room};
 pub use rate::{

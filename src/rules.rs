@@ -69,7 +69,7 @@ use arc_swap::ArcSwap;
 use crate::algorithm::{AllOf, Any};
 use crate::combine::{Found, KeyOf};
 use crate::http::{Fingerprint, HttpLayer, Secret};
-use crate::limiter::{Keyed, Later, Limiter};
+use crate::limiter::{Keyed, Limiter, PendingChange};
 use crate::sync::Mutex;
 use crate::types::{Ask, Denied, LimitStatus};
 use crate::units::Cost;
@@ -108,7 +108,7 @@ impl Rules {
     #[allow(clippy::needless_pass_by_value, reason = "what has been read is used up")]
     pub fn with_secret(config: RulesConfig, secret: Secret) -> Result<Self, RulesError> {
         let (set, changes) = Set::build(&config, None, secret)?;
-        changes.into_iter().flat_map(build::Change::decide).for_each(Later::make);
+        changes.into_iter().flat_map(build::Change::decide).for_each(PendingChange::make);
         let shared = Shared { set: ArcSwap::from_pointee(set), secret, reload: Mutex::new(()) };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -122,16 +122,16 @@ impl Rules {
     /// What is wrong, and where; nothing has changed then.
     #[allow(clippy::needless_pass_by_value, reason = "what has been read is used up")]
     pub fn reload(&self, config: RulesConfig) -> Result<(), RulesError> {
-        let later: Vec<_> = {
+        let pending: Vec<_> = {
             let _one = self.shared.reload.lock();
             let before = self.shared.set.load_full();
             let (set, changes) = Set::build(&config, Some(&before), self.shared.secret)?;
-            let later = changes.into_iter().flat_map(build::Change::decide).collect();
+            let pending = changes.into_iter().flat_map(build::Change::decide).collect();
             self.shared.set.store(Arc::new(set));
-            later
+            pending
         };
         // Outside the lock: it wakes those who wait.
-        later.into_iter().for_each(Later::make);
+        pending.into_iter().for_each(PendingChange::make);
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Rules {
 /// # let rules = Rules::new(toml::from_str("[[rules]]\nname = \"api\"\nquotas = [\"5/min\"]")?)?;
 /// if let Some(api) = rules.rule("api") {
 ///     let client = api.key(&["203.0.113.7"])?;
-///     api.limit().penalise(&client, 3)?;
+///     api.limit().charge(&client, 3)?;
 ///     assert_eq!(api.limit().snapshot(&client).map(|now| now.remaining), Some(2));
 ///     api.limit().reset(&client);
 /// }
@@ -245,7 +245,7 @@ impl RuleHandle {
         self.rule().key.fallback(client)
     }
 
-    /// The limit of each key: to look at, to reset, to penalise. What it does to quotas lasts until the next reload.
+    /// The limit of each key: to look at, to reset, to charge. What it does to quotas lasts until the next reload.
     #[must_use]
     pub fn limit(&self) -> &Keyed<Fingerprint, AllOf<Any>> {
         &self.rule().keyed

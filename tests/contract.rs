@@ -147,7 +147,7 @@ fn function() {
 #[test]
 fn the_handle_of_a_key_is_its_limit() {
     let keyed = TokenBucket::new(Quota::per_minute(1)).unwrap().keyed::<u32>();
-    let handle = keyed.of(&1).unwrap().expect("it is not exempt");
+    let handle = keyed.get(&1).unwrap().expect("it is not exempt");
     assert!(handle.check(1).is_ok());
     assert!(keyed.check(&1, 1).is_err());
 }

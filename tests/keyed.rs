@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tollgate::algorithm::{Algorithm, AllOf, Any, FromQuota, When};
 use tollgate::{
-    Cost, KeyStats, Keyed, LimitStatus, Limiter, LimiterExt, ManualClock, Permit, Policy, Quota, RateLimiter,
-    Reason, SlidingWindow, Tier, Timestamp, TokenBucket,
+    Cost, KeyStats, Keyed, KeyedBuilder, LimitStatus, Limiter, LimiterExt, ManualClock, Permit, Policy,
+    Quota, QuotaError, RateLimiter, Reason, SlidingWindow, Tier, Timestamp, TokenBucket,
 };
 
 /// Counts what is allocated, to tell what a key costs.
@@ -46,9 +46,16 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 
 type Windows = Keyed<u64, tollgate::algorithm::SlidingWindow, ManualClock>;
 
-fn windows(quota: Quota) -> (Windows, ManualClock) {
+type WindowsBuilder = KeyedBuilder<u64, tollgate::algorithm::SlidingWindow, ManualClock>;
+
+fn builder(quota: Quota) -> (WindowsBuilder, ManualClock) {
     let clock = ManualClock::new();
-    (SlidingWindow::builder(quota).name("keyed").clock(clock.clone()).build().unwrap().keyed(), clock)
+    (SlidingWindow::builder(quota).name("keyed").clock(clock.clone()).keyed(), clock)
+}
+
+fn windows(quota: Quota) -> (Windows, ManualClock) {
+    let (builder, clock) = builder(quota);
+    (builder.build().unwrap(), clock)
 }
 
 fn spend(keyed: &Windows, key: u64) -> usize {
@@ -64,13 +71,14 @@ fn standing<K, L: Limiter<K>>(limiter: &L, key: &K) -> Vec<LimitStatus> {
 #[test]
 fn a_key_that_changes_its_tier_goes_on_with_what_it_has_spent() {
     let _alone = alone();
-    let (keyed, clock) = windows(Quota::per_hour(10));
-    let paid = keyed.tier(Quota::per_hour(100)).unwrap();
+    const PAID: Tier = Tier::new(1);
+    let (keyed, clock) = builder(Quota::per_hour(10));
     let payers = Arc::new(Mutex::new(HashSet::from([1])));
-    let keyed = {
+    let tier = {
         let payers = Arc::clone(&payers);
-        keyed.tier_by(move |key| if payers.lock().unwrap().contains(key) { paid } else { Tier::DEFAULT })
+        move |key: &u64| if payers.lock().unwrap().contains(key) { PAID } else { Tier::DEFAULT }
     };
+    let keyed = keyed.tier(PAID, Quota::per_hour(100)).tier_by(tier).build().unwrap();
     assert_eq!(spend(&keyed, 1), 100);
     assert_eq!(spend(&keyed, 2), 10);
     payers.lock().unwrap().insert(2);
@@ -80,15 +88,15 @@ fn a_key_that_changes_its_tier_goes_on_with_what_it_has_spent() {
     clock.advance(Duration::from_secs(3600));
     assert_eq!(spend(&keyed, 1), 10);
 
-    keyed.set_tier(paid, Quota::per_hour(50)).unwrap();
+    keyed.set_tier(PAID, Quota::per_hour(50)).unwrap();
     payers.lock().unwrap().insert(3);
     assert_eq!(spend(&keyed, 3), 50);
-    keyed.set_tier(paid, Quota::per_hour(60)).unwrap();
+    keyed.set_tier(PAID, Quota::per_hour(60)).unwrap();
     assert_eq!(spend(&keyed, 3), 10);
     keyed.set_quota(Quota::per_hour(11)).unwrap();
     assert_eq!(spend(&keyed, 1), 1);
     assert_eq!(spend(&keyed, 3), 0, "the default tier is not its");
-    assert!(keyed.set_tier(paid, Quota::per_hour(0)).is_err());
+    assert!(keyed.set_tier(PAID, Quota::per_hour(0)).is_err());
 }
 
 #[test]
@@ -119,7 +127,7 @@ fn single_keys_have_quotas_of_their_own_and_lose_them_with_what_they_spent() {
     assert_eq!(spend(&keyed, 2), 0, "its own stays its own");
     keyed.exempt(&2);
     assert_eq!(spend(&keyed, 2), 1_000);
-    assert!(keyed.of(&2).unwrap().is_none());
+    assert!(keyed.get(&2).unwrap().is_none());
     assert_eq!(keyed.try_acquire(&2, 1).unwrap().cost(), Cost::ZERO);
     assert!(standing(&keyed, &2).is_empty());
     keyed.forget_quota_of(&2);
@@ -132,10 +140,10 @@ fn single_keys_have_quotas_of_their_own_and_lose_them_with_what_they_spent() {
 #[test]
 fn at_the_cap_newcomers_share_the_overflow_and_are_told_so() {
     let _alone = alone();
-    let (keyed, clock) = windows(Quota::per_hour(5));
+    let (keyed, clock) = builder(Quota::per_hour(5));
     let shared =
         SlidingWindow::builder(Quota::per_hour(3)).name("overflow").clock(clock.clone()).build().unwrap();
-    let keyed = keyed.max_keys(2).overflow(shared);
+    let keyed = keyed.max_keys(2).overflow(shared).build().unwrap();
     assert_eq!((spend(&keyed, 1), spend(&keyed, 2)), (5, 5));
     assert_eq!(keyed.check(&3, 2), Ok(()));
     assert_eq!(keyed.check(&4, 1), Ok(()));
@@ -143,8 +151,8 @@ fn at_the_cap_newcomers_share_the_overflow_and_are_told_so() {
     let told = standing(&keyed, &5);
     assert_eq!(told[0].limit.as_ref().unwrap().as_str(), "overflow");
     assert_eq!(told[0].remaining, 0);
-    assert_eq!(keyed.census().keys, 2);
-    assert!(keyed.census().refused >= 3);
+    assert_eq!(keyed.stats().keys, 2);
+    assert!(keyed.stats().refused >= 3);
     clock.advance(Duration::from_secs(3600));
     assert_eq!(spend(&keyed, 6), 5, "there is room again");
 }
@@ -152,10 +160,10 @@ fn at_the_cap_newcomers_share_the_overflow_and_are_told_so() {
 #[test]
 fn a_handle_survives_the_eviction_of_its_key() {
     let _alone = alone();
-    let (keyed, clock) = windows(Quota::per_second(1));
-    let keyed = keyed.max_keys(1);
+    let (keyed, clock) = builder(Quota::per_second(1));
+    let keyed = keyed.max_keys(1).build().unwrap();
     assert_eq!(spend(&keyed, 1), 1);
-    let handle = keyed.of(&1).unwrap().unwrap();
+    let handle = keyed.get(&1).unwrap().unwrap();
     clock.advance(Duration::from_secs(1));
     assert_eq!(keyed.check(&2, 1).unwrap_err().reason(), Reason::TooManyKeys, "the handle keeps its key");
     let weak_copy = handle.clone();
@@ -164,7 +172,7 @@ fn a_handle_survives_the_eviction_of_its_key() {
     drop(weak_copy);
     assert_eq!(keyed.check(&2, 1), Ok(()));
     assert!(keyed.snapshot(&1).is_none());
-    assert_eq!(keyed.census().evicted, 1);
+    assert_eq!(keyed.stats().evicted, 1);
 }
 
 #[test]
@@ -179,7 +187,7 @@ fn an_administrator_looks_forgives_and_fines() {
 
     let permit = keyed.try_acquire(&1, 4).unwrap();
     assert_eq!(keyed.snapshot(&1).unwrap().remaining, 1);
-    keyed.penalise(&1, 6).unwrap();
+    keyed.charge(&1, 6).unwrap();
     assert_eq!(keyed.snapshot(&1).unwrap().debt, 5);
     clock.advance(Duration::from_secs(1));
     keyed.reset(&1);
@@ -187,7 +195,7 @@ fn an_administrator_looks_forgives_and_fines() {
     assert_eq!(keyed.check(&1, 3), Ok(()));
     permit.refund();
     assert_eq!(keyed.snapshot(&1).unwrap().remaining, 2, "what was taken before the reset is not given back");
-    keyed.penalise(&2, 1).unwrap();
+    keyed.charge(&2, 1).unwrap();
     assert_eq!(keyed.snapshot(&2).unwrap().remaining, 4, "a key may be fined that was never seen");
 }
 
@@ -298,7 +306,7 @@ fn changes_of_quota_from_several_threads_leave_all_keys_alike() {
             barrier.wait();
             keyed.set_quota(Quota::per_hour(10 + 2 * (round % 1_000) + first)).unwrap();
             barrier.wait();
-            let capacity = |key| keyed.of(&key).unwrap().unwrap().snapshot().capacity;
+            let capacity = |key| keyed.get(&key).unwrap().unwrap().snapshot().capacity;
             assert_eq!(capacity(0), capacity(round * 2 + first + 1), "in round {round}");
         }
     };
@@ -313,7 +321,7 @@ fn a_key_is_dropped_when_it_is_as_new_under_the_quota_there_is_now() {
     let _alone = alone();
     let clock = ManualClock::new();
     let bucket =
-        |quota| TokenBucket::builder(quota).clock(clock.clone()).build().unwrap().keyed::<u64>().max_keys(2);
+        |quota| TokenBucket::builder(quota).clock(clock.clone()).keyed::<u64>().max_keys(2).build().unwrap();
     let half_full = bucket(Quota::per_minute(10).initial(5));
     assert!(half_full.check(&1, 1).is_ok() && half_full.check(&2, 1).is_ok());
     half_full.set_quota(Quota::per_minute(10)).unwrap();
@@ -327,12 +335,10 @@ fn a_key_is_dropped_when_it_is_as_new_under_the_quota_there_is_now() {
 }
 
 #[test]
-fn tiers_of_another_limiter_are_the_default_one() {
+fn tiers_without_a_quota_are_the_default_one() {
     let _alone = alone();
-    let (keyed, _clock) = windows(Quota::per_hour(100));
-    let (other, _clock) = windows(Quota::per_hour(100));
-    let foreign = other.tier(Quota::per_hour(7)).unwrap();
-    let keyed = keyed.tier_by(move |_| foreign);
+    let (keyed, _clock) = builder(Quota::per_hour(100));
+    let keyed = keyed.tier(Tier::new(1), Quota::per_hour(7)).tier_by(|_| Tier::new(2)).build().unwrap();
     assert_eq!(keyed.check(&1, 1), Ok(()));
     keyed.set_quota(Quota::per_hour(5)).unwrap();
     assert_eq!((spend(&keyed, 1), spend(&keyed, 2)), (4, 5));
@@ -341,26 +347,26 @@ fn tiers_of_another_limiter_are_the_default_one() {
 #[test]
 fn who_shares_the_overflow_is_not_fined_at_the_cost_of_others() {
     let _alone = alone();
-    let (keyed, clock) = windows(Quota::per_hour(5));
+    let (keyed, clock) = builder(Quota::per_hour(5));
     let shared = SlidingWindow::builder(Quota::per_hour(3)).clock(clock).build().unwrap();
-    let keyed = keyed.max_keys(1).overflow(shared);
+    let keyed = keyed.max_keys(1).overflow(shared).build().unwrap();
     assert_eq!(spend(&keyed, 1), 5);
-    assert_eq!(keyed.penalise(&2, 3).unwrap_err().reason(), Reason::TooManyKeys);
+    assert_eq!(keyed.charge(&2, 3).unwrap_err().reason(), Reason::TooManyKeys);
     assert_eq!(keyed.check(&3, 3), Ok(()));
 }
 
 #[test]
 fn an_ask_that_is_never_polled_makes_no_key() {
     let _alone = alone();
-    let (keyed, _clock) = windows(Quota::per_hour(5));
-    let keyed = keyed.max_keys(1);
+    let (keyed, _clock) = builder(Quota::per_hour(5));
+    let keyed = keyed.max_keys(1).build().unwrap();
     let unpolled = keyed.acquire(&1, 1);
     assert_eq!(keyed.check(&2, 1), Ok(()));
     drop(unpolled);
     let mut context = Context::from_waker(Waker::noop());
     let mut refused = pin!(keyed.acquire(&3, 1));
     assert!(matches!(refused.as_mut().poll(&mut context), Poll::Ready(Err(_))));
-    assert_eq!(keyed.census().refused, 1);
+    assert_eq!(keyed.stats().refused, 1);
 }
 
 #[test]
@@ -424,8 +430,8 @@ fn a_key_takes_what_is_documented_and_a_flood_takes_no_more() {
     let _alone = alone();
     const KEYS: u64 = 20_000;
     let clock = ManualClock::new();
-    let bucket = TokenBucket::builder(Quota::per_hour(10)).clock(clock.clone()).build().unwrap();
-    let keyed = bucket.keyed().max_keys(KEYS as usize);
+    let bucket = TokenBucket::builder(Quota::per_hour(10)).clock(clock.clone());
+    let keyed = bucket.keyed().max_keys(KEYS as usize).build().unwrap();
     let before = LIVE_BYTES.load(Ordering::Relaxed);
     for key in 0..KEYS {
         assert_eq!(keyed.check(&key, 10), Ok(()));
@@ -452,8 +458,47 @@ fn a_key_takes_what_is_documented_and_a_flood_takes_no_more() {
         admitted += u64::from(keyed.check(&key, 1).is_ok());
     }
     assert!(admitted >= KEYS, "{admitted}");
-    let KeyStats { keys, .. } = keyed.census();
+    let KeyStats { keys, .. } = keyed.stats();
     assert!(keys as u64 <= KEYS);
     let now = LIVE_BYTES.load(Ordering::Relaxed) - before;
     assert!(now <= full + full / 20, "{now} bytes where {full} were enough");
+}
+
+#[test]
+fn options_that_admit_nobody_do_not_build() {
+    let builder = || TokenBucket::builder(Quota::per_second(1)).keyed::<u64>();
+    assert_eq!(builder().max_keys(0).build().unwrap_err(), QuotaError::ZeroKeys);
+    let paid = Tier::new(7);
+    assert_eq!(builder().tier(paid, Quota::per_second(2)).build().unwrap_err(), QuotaError::UnusableTier);
+    let exempt = builder().tier(Tier::EXEMPT, Quota::per_second(2)).tier_by(|_| Tier::EXEMPT);
+    assert_eq!(exempt.build().unwrap_err(), QuotaError::UnusableTier);
+    let zero = builder().tier(paid, Quota::per_second(0)).tier_by(move |_| paid);
+    assert_eq!(zero.build().unwrap_err(), QuotaError::ZeroCount);
+    let default = builder().tier(Tier::DEFAULT, Quota::per_second(3)).build().unwrap();
+    assert!(default.check(&1, 3).is_ok() && default.check(&1, 1).is_err());
+}
+
+#[test]
+fn clones_share_what_the_builder_made() {
+    let _alone = alone();
+    let (keyed, _clock) = builder(Quota::per_hour(5));
+    let keyed = keyed.max_keys(1).build().unwrap();
+    let clone = keyed.clone();
+    assert_eq!(spend(&clone, 1), 5);
+    assert_eq!(spend(&keyed, 1), 0);
+    assert_eq!(keyed.check(&2, 1).unwrap_err().reason(), Reason::TooManyKeys);
+}
+
+#[test]
+fn threads_wait_for_a_key() {
+    let keyed = TokenBucket::new(Quota::every(Duration::from_millis(20))).unwrap().keyed::<u64>();
+    let started = std::time::Instant::now();
+    for _ in 0..3 {
+        assert_eq!(keyed.acquire_blocking(&1, 1).unwrap().cost(), Cost::new(1));
+    }
+    assert!(started.elapsed() >= Duration::from_millis(40));
+    let short = tollgate::Ask::from(1).within(Duration::from_millis(1));
+    assert_eq!(keyed.acquire_blocking(&1, short).unwrap_err().reason(), Reason::Exhausted);
+    assert!(keyed.acquire_blocking(&2, short).is_ok(), "another key does not wait");
+    assert_eq!(keyed.acquire_blocking(&3, 2).unwrap_err().reason(), Reason::ExceedsCapacity);
 }

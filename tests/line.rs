@@ -1148,8 +1148,8 @@ fn keys_are_limited_one_by_one() {
 fn too_many_keys_refuse_newcomers_and_forget_nobody() {
     let clock = ManualClock::new();
     let quota = Quota::per_second(10).burst(2);
-    let keyed = TokenBucket::builder(quota).name("per user").clock(clock.clone()).build().unwrap();
-    let keyed = keyed.keyed::<String>().max_keys(2);
+    let keyed = TokenBucket::builder(quota).name("per user").clock(clock.clone());
+    let keyed = keyed.keyed::<String>().max_keys(2).build().unwrap();
     assert!(keyed.check("ann", 2).is_ok());
     assert!(keyed.check("bob", 2).is_ok());
     let too_many = Denied::new(Reason::TooManyKeys).by(Some(tollgate::Name::new("per user").unwrap()));
@@ -1158,7 +1158,7 @@ fn too_many_keys_refuse_newcomers_and_forget_nobody() {
         assert_eq!(keyed.check(&newcomer, 1).unwrap_err(), too_many);
         assert_eq!(keyed.try_acquire(&newcomer, 1).unwrap_err(), too_many);
         assert_eq!(refusal(poll(&mut keyed.acquire(&newcomer, 1))), too_many);
-        assert!(keyed.of(&newcomer).is_err());
+        assert!(keyed.get(&newcomer).is_err());
     }
     assert_eq!(keyed.len(), 2);
     assert_eq!(keyed.check("ann", 1).unwrap_err().reason(), Reason::Exhausted);
@@ -1171,8 +1171,9 @@ fn too_many_keys_refuse_newcomers_and_forget_nobody() {
 
 #[test]
 fn a_key_in_use_is_not_forgotten() {
-    let (bucket, clock) = bucket(Quota::per_second(10).burst(2));
-    let keyed = bucket.keyed::<String>().max_keys(1);
+    let clock = ManualClock::new();
+    let keyed = TokenBucket::builder(Quota::per_second(10).burst(2)).clock(clock.clone());
+    let keyed = keyed.keyed::<String>().max_keys(1).build().unwrap();
     let permit = keyed.try_acquire("ann", 1).unwrap();
     clock.advance(Duration::from_secs(1));
     assert_eq!(keyed.check("bob", 1).unwrap_err().reason(), Reason::TooManyKeys, "a permit of hers is out");

@@ -1098,7 +1098,7 @@ fn a_refund_elsewhere_goes_to_all() {
 // Keys in slots.
 
 fn keys(quota: Quota, keys: usize) -> Keyed<u64, algorithm::TokenBucket, ManualClock> {
-    bucket(quota).keyed().max_keys(keys)
+    TokenBucket::builder(quota).clock(ManualClock::new()).keyed().max_keys(keys).build().unwrap()
 }
 
 /// Seen to fail on: no look at the slots again under the lock.
@@ -1134,9 +1134,8 @@ fn two_at_a_slot_are_admitted_as_the_burst_allows() {
 fn a_key_is_not_dropped_while_it_takes() {
     model(1, || {
         let clock = ManualClock::new();
-        let bucket =
-            TokenBucket::builder(Quota::per(1, ns(10)).burst(1)).clock(clock.clone()).build().unwrap();
-        let keyed = bucket.keyed().max_keys(1);
+        let bucket = TokenBucket::builder(Quota::per(1, ns(10)).burst(1)).clock(clock.clone());
+        let keyed = bucket.keyed().max_keys(1).build().unwrap();
         keyed.check(&1, 1).unwrap();
         clock.advance(ns(10));
         let other = keyed.clone();
@@ -1153,9 +1152,8 @@ fn a_key_is_not_dropped_while_it_takes() {
 fn a_key_is_not_dropped_while_a_permit_of_it_is_out() {
     model(1, || {
         let clock = ManualClock::new();
-        let bucket =
-            TokenBucket::builder(Quota::per(1, ns(10)).burst(1)).clock(clock.clone()).build().unwrap();
-        let keyed = bucket.keyed().max_keys(1);
+        let bucket = TokenBucket::builder(Quota::per(1, ns(10)).burst(1)).clock(clock.clone());
+        let keyed = bucket.keyed().max_keys(1).build().unwrap();
         keyed.check(&1, 1).unwrap();
         clock.advance(ns(10));
         let other = keyed.clone();
@@ -1172,13 +1170,13 @@ fn a_key_is_not_dropped_while_a_permit_of_it_is_out() {
 
 /// Seen to fail on: a store in place of the compare-exchange of a slot; no look at the slots again under the lock.
 #[test]
-fn a_state_that_goes_to_the_map_and_back_loses_nothing() {
+fn a_state_that_moves_to_the_map_loses_nothing() {
     model(1, || {
         let keyed = keys(Quota::per(1, ns(10)).burst(3), 1);
         keyed.check(&1, 1).unwrap();
         let other = keyed.clone();
         let other = thread::spawn(move || {
-            let limiter = other.of(&1).unwrap().unwrap();
+            let limiter = other.get(&1).unwrap().unwrap();
             limiter.check(1).is_ok()
         });
         let heard = [keyed.check(&1, 1).is_ok(), other.join().unwrap()];

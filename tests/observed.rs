@@ -76,7 +76,8 @@ fn waits_and_faults_and_keys_are_metered() {
             });
             assert!(down.observed("remote").unwrap().acquire(&(), Ask::ONE).await.is_err());
 
-            let keyed = TokenBucket::new(Quota::per_second(1)).unwrap().keyed::<u32>().max_keys(2);
+            let keyed =
+                TokenBucket::builder(Quota::per_second(1)).keyed::<u32>().max_keys(2).build().unwrap();
             let keyed = keyed.observed("keyed").unwrap();
             for key in 0..4 {
                 let _ = keyed.try_acquire(&key, 1.into());

@@ -473,12 +473,12 @@ async fn an_administrator_sees_and_changes_keys() {
     let calls = call(&rules, "GET", "/");
     assert_eq!(admitted(&calls, 2).await, 2);
     assert_eq!(api.limit().snapshot(&client).unwrap().remaining, 3);
-    api.limit().penalise(&client, 10).unwrap();
+    api.limit().charge(&client, 10).unwrap();
     assert_eq!(api.limit().snapshot(&client).unwrap().debt, 7);
     assert_eq!(admitted(&calls, 9).await, 0);
     api.limit().reset(&client);
     assert_eq!(admitted(&calls, 9).await, 5);
-    assert_eq!(api.limit().census().keys, 1);
+    assert_eq!(api.limit().stats().keys, 1);
     // An address of a network counts as the network's.
     let v6 = Call { peer: "2001:db8::1", ..call(&rules, "GET", "/") };
     v6.send().await;

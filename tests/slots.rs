@@ -25,6 +25,10 @@ fn exact(quota: Quota, clock: &ManualClock) -> Exact {
     TokenBucket::builder(quota).clock(clock.clone()).build().unwrap()
 }
 
+fn slots(quota: Quota, clock: &ManualClock, most_keys: usize) -> Flat {
+    TokenBucket::builder(quota).clock(clock.clone()).keyed().max_keys(most_keys).build().unwrap()
+}
+
 /// Of the keys of small tables some meet, in one run out of some hundred, and share a state: that is documented, and under
 /// another secret others do. What fails under three of them is a fault.
 fn whatever_the_secret(test: impl Fn()) {
@@ -113,7 +117,7 @@ struct Play {
 impl Play {
     fn new(quota: Quota, most_keys: usize) -> Self {
         let clock = ManualClock::new();
-        let keyed = exact(quota, &clock).keyed().max_keys(most_keys);
+        let keyed = slots(quota, &clock, most_keys);
         Self {
             clock,
             keyed,
@@ -182,7 +186,7 @@ impl Play {
                 drop(self.permits.swap_remove(permit % self.permits.len()));
             }
             Op::Fine(key, units) => {
-                let heard = self.keyed.penalise(&key, units);
+                let heard = self.keyed.charge(&key, units);
                 if !self.had_no_room(key, &heard) {
                     self.exact(key).charge(units);
                 }
@@ -198,7 +202,7 @@ impl Play {
                 }
             }
             Op::Hold(key) => {
-                let heard = self.keyed.of(&key);
+                let heard = self.keyed.get(&key);
                 if !self.had_no_room(key, &heard) {
                     let limiter = heard.unwrap().unwrap();
                     assert_eq!(limiter.snapshot(), self.exact(key).snapshot());
@@ -291,7 +295,7 @@ proptest! {
     ) {
         let quota = Quota::per(count, Duration::from_secs(86_400 * days)).burst(burst * 7);
         let clock = ManualClock::at(tollgate::Timestamp::from_ns(123_456_789));
-        let keyed = exact(quota, &clock).keyed().max_keys(10);
+        let keyed = slots(quota, &clock, 10);
         let oracle = exact(quota, &clock);
         let fill_ns = u128::from(burst * 7) * u128::from(days * 86_400) * 1_000_000_000 / u128::from(count);
         // The circle is sixteen times as long, at most, as the burst is to fill.
@@ -330,7 +334,7 @@ fn no_state_comes_back_when_the_circle_has_gone_round() {
     whatever_the_secret(|| {
         for quota in [Quota::per_second(10).burst(20), Quota::per_hour(3), Quota::per_day(1_000)] {
             let clock = ManualClock::new();
-            let keyed = exact(quota, &clock).keyed().max_keys(1_000);
+            let keyed = slots(quota, &clock, 1_000);
             let burst = quota.capacity();
             for sixteenths in (1..=40).chain((60..70).map(|n| n * 16)) {
                 // Every key is left alone for so long, and is as new then; half of the neighbours are not left alone.
@@ -354,12 +358,12 @@ fn no_state_comes_back_when_the_circle_has_gone_round() {
 fn a_change_of_quota_reaches_every_key_wherever_it_is() {
     whatever_the_secret(|| {
         let clock = ManualClock::new();
-        let keyed = exact(Quota::per_second(10).burst(10), &clock).keyed::<u64>().max_keys(10_000);
+        let keyed = slots(Quota::per_second(10).burst(10), &clock, 10_000);
         let spent = |key: u64| 1 + key % 10;
         for key in 0..5_000 {
             keyed.check(&key, spent(key)).unwrap();
         }
-        let held: Vec<_> = (0..100).map(|key| keyed.of(&key).unwrap().unwrap()).collect();
+        let held: Vec<_> = (0..100).map(|key| keyed.get(&key).unwrap().unwrap()).collect();
         clock.advance(Duration::from_millis(150));
         keyed.set_quota(Quota::per_hour(20).burst(12)).unwrap();
         clock.advance(Duration::from_millis(1));
@@ -388,12 +392,12 @@ fn a_change_of_quota_reaches_every_key_wherever_it_is() {
 }
 
 #[test]
-fn one_that_waits_is_passed_by_nobody_and_goes_back_to_its_slot() {
+fn a_key_that_waits_is_passed_by_nobody() {
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
     let clock = ManualClock::new();
-    let keyed = exact(Quota::per_second(10).burst(2), &clock).keyed::<u64>().max_keys(100);
+    let keyed = slots(Quota::per_second(10).burst(2), &clock, 100);
     let mut context = Context::from_waker(Waker::noop());
     for round in 0..3 {
         assert_eq!(keyed.check(&1, 2), Ok(()));
@@ -415,7 +419,7 @@ fn one_that_waits_is_passed_by_nobody_and_goes_back_to_its_slot() {
 #[test]
 fn changes_and_takes_from_several_threads_admit_what_the_quotas_allow() {
     // Time stands still: whatever the order, of each key no more goes than the largest burst.
-    let keyed = exact(Quota::per_hour(40).burst(40), &ManualClock::new()).keyed::<u64>().max_keys(4_000);
+    let keyed = slots(Quota::per_hour(40).burst(40), &ManualClock::new(), 4_000);
     let admitted: Vec<std::sync::atomic::AtomicU64> = (0..2_000).map(|_| 0.into()).collect();
     std::thread::scope(|scope| {
         for thread in 0..3_u64 {
@@ -425,7 +429,7 @@ fn changes_and_takes_from_several_threads_admit_what_the_quotas_allow() {
                     for key in 0..2_000 {
                         let taken = match (key + round + thread) % 4 {
                             0 => keyed.try_acquire(&key, 1).is_ok(),
-                            1 => keyed.of(&key).unwrap().unwrap().check(1).is_ok(),
+                            1 => keyed.get(&key).unwrap().unwrap().check(1).is_ok(),
                             _ => keyed.check(&key, 1).is_ok(),
                         };
                         admitted[key as usize]
@@ -450,7 +454,7 @@ fn changes_and_takes_from_several_threads_admit_what_the_quotas_allow() {
 #[test]
 fn refunds_from_before_a_change_or_a_reset_are_worth_nothing() {
     let clock = ManualClock::new();
-    let keyed = exact(Quota::per_hour(10), &clock).keyed::<u64>().max_keys(100);
+    let keyed = slots(Quota::per_hour(10), &clock, 100);
     let before = keyed.try_acquire(&1, 4).unwrap();
     keyed.set_quota(Quota::per_hour(20).burst(10)).unwrap();
     before.refund();

@@ -78,12 +78,12 @@ macro_rules! each_keyed {
         $crate::support::forms::each_keyed!(@ $load, $name, $make, $body,
             "tollgate" => |quota, cap| {
                 let bucket = tollgate::TokenBucket::builder(quota).clock(tollgate::SystemClock::default());
-                bucket.build().unwrap().keyed::<u64>().max_keys(cap)
+                bucket.keyed::<u64>().max_keys(cap).build().unwrap()
             },
             #[cfg(feature = "tsc")]
             "tollgate (tsc)" => |quota, cap| {
                 let bucket = tollgate::TokenBucket::builder(quota).clock(tollgate::clock::TscClock::default());
-                bucket.build().unwrap().keyed::<u64>().max_keys(cap)
+                bucket.keyed::<u64>().max_keys(cap).build().unwrap()
             },
         );
     };

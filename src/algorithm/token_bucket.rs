@@ -251,20 +251,6 @@ impl TokenBucket {
         self.change(next, &mut state, at);
         next.pace.freshen(&mut state, at)
     }
-
-    /// Whether the backlog is all that counts of a state: no refund of a grant from before a change can matter.
-    pub(crate) fn is_plain(&self, state: &State, now: Timestamp) -> bool {
-        state.before.is_none_or(|before| {
-            let passed = u128::from(now.as_ns().saturating_sub(before.changed_at.as_ns()));
-            self.pace.drained(passed, u128::from(self.pace.ticks_per_unit)) >= u128::from(before.ticks)
-        })
-    }
-
-    /// Whether all of the burst refills in this time.
-    pub(crate) fn fills_in(&self, span: Duration) -> bool {
-        let unit = u128::from(self.pace.ticks_per_unit);
-        self.pace.drained(span.as_nanos(), unit) >= u128::from(self.pace.burst_ticks)
-    }
 }
 
 impl TokenBucket {
@@ -419,7 +405,7 @@ mod tests {
                 let cost = step * 7 % (units + 1);
                 let seen = bucket.pace.step(state.anchor, state.word, now, cost);
                 let backlog = bucket.backlog(&state, now);
-                let (policy, balance) = bucket.pace.standing(state.anchor, state.word, now);
+                let (policy, balance) = bucket.pace.status(state.anchor, state.word, now);
                 assert_eq!((policy, balance), (bucket.policy(), bucket.balance(&mut state.clone(), now)));
                 match (bucket.ready_at(&mut state.clone(), now, cost), seen) {
                     (When::At(ready), Step::Go(word)) => {
@@ -524,14 +510,12 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_plain_once_all_from_before_a_change_has_drained() {
+    fn a_state_tells_grants_by_their_time_once_the_instant_of_a_change_is_over() {
         let mut bucket = bucket(1, 10, 8);
         let mut state = bucket.start(at(0), 0);
-        assert!(bucket.is_plain(&state, at(0)) && state.tells_by_time());
+        assert!(state.tells_by_time());
         bucket.force(&mut state, at(5), 3);
         bucket.change(bucket, &mut state, at(5));
-        assert!(!bucket.is_plain(&state, at(34)));
-        assert!(bucket.is_plain(&state, at(35)));
         assert!(!state.tells_by_time(), "grants of this instant may be older");
         bucket.balance(&mut state, at(6));
         assert!(state.tells_by_time());
@@ -543,7 +527,6 @@ mod tests {
         assert_eq!(less, bucket(2, 7, 6));
         let quota = Quota::per(2, Duration::from_nanos(7)).burst(10).initial(3);
         assert_eq!(TokenBucket::from_quota(quota).unwrap().less(4).initial, 3);
-        assert!(less.fills_in(Duration::from_nanos(21)) && !less.fills_in(Duration::from_nanos(20)));
     }
 
     #[test]

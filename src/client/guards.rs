@@ -140,8 +140,8 @@ where
 
     /// How many keys there are, and how many have been dropped and refused.
     #[must_use]
-    pub fn census(&self) -> KeyStats {
-        self.shared.room.census()
+    pub fn stats(&self) -> KeyStats {
+        self.shared.room.stats()
     }
 }
 

@@ -26,22 +26,20 @@ pub trait Stored: Algorithm {
     /// The lock-free form of the state.
     type FastPath: FastPath<Self>;
 
-    /// The token bucket that this algorithm is, if keyed limits can keep its states in a word each.
+    /// The token bucket that this algorithm is, if it is one: keyed limits may keep its states in a word each.
     #[doc(hidden)]
     fn flat(_: Sealed, _algorithm: &Self) -> Option<Flattened<Self>> {
         None
     }
 }
 
-/// How an algorithm that is a token bucket stores its states as one.
+/// An algorithm that is a token bucket, and the way back from a bucket and its state.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 #[allow(clippy::exhaustive_structs, unnameable_types, reason = "hidden")]
 pub struct Flattened<A: Algorithm> {
     pub(crate) bucket: TokenBucket,
-    pub(crate) algorithm: fn(TokenBucket) -> A,
-    pub(crate) pack: fn(<TokenBucket as Algorithm>::State) -> A::State,
-    pub(crate) unpack: fn(&A::State) -> <TokenBucket as Algorithm>::State,
+    pub(crate) restore: fn(TokenBucket, <TokenBucket as Algorithm>::State) -> (A, A::State),
 }
 
 /// A lock-free form of a state. Sealed: [`NoFastPath`] fits every algorithm.
@@ -110,7 +108,6 @@ impl Stored for TokenBucket {
     type FastPath = GcraWord;
 
     fn flat(_: Sealed, algorithm: &Self) -> Option<Flattened<Self>> {
-        let (pack, unpack) = (|state| state, |state: &_| *state);
-        Some(Flattened { bucket: *algorithm, algorithm: |bucket| bucket, pack, unpack })
+        Some(Flattened { bucket: *algorithm, restore: |bucket, state| (bucket, state) })
     }
 }

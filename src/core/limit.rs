@@ -177,12 +177,6 @@ impl<S: LimitState, C: Clock> Limit<S, C> {
         locked.waiting().ready_in(now, load)
     }
 
-    /// Nobody waits, and the limit is neither paused nor closed.
-    pub(crate) fn is_idle(&self) -> bool {
-        let locked = self.lock();
-        locked.peek().may_open() && locked.peek().joints.asks == 0
-    }
-
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut locked = self.lock();
         let now = locked.now;

@@ -34,6 +34,8 @@ pub struct HttpFuture<S: Service<Request<B>>, L: Limiter<Parts>, B>(
 
 type PermitOf<L> = <L as Limiter<Parts>>::Permit;
 type WaitingFor<S, L, B> = Waiting<<L as Limiter<Parts>>::Acquire, S, L, B, PermitOf<L>>;
+/// The stage that follows a wait.
+type StageAfter<W, F, L, E> = Result<Stage<W, F, L, PermitOf<L>>, E>;
 /// What is kept beside the response while it is made.
 type Kept<L> = (Option<Held<PermitOf<L>>>, Option<Box<After<L>>>);
 
@@ -203,10 +205,7 @@ where
     /// Calls the service once there is a permit, or refuses.
     #[cold]
     #[inline(never)]
-    fn go_on(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Stage<Self, S::Future, L, L::Permit>, S::Error>> {
+    fn go_on(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StageAfter<Self, S::Future, L, S::Error>> {
         let this = self.project();
         if this.granted.is_none() {
             let Poll::Ready(answer) = this.acquire.poll(cx) else {

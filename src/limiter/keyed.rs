@@ -1,19 +1,39 @@
-//! One limit for each key.
+//! A limit for each key.
+//!
+//! * [`Keyed`] is the handle; [`builder`] sets it up, and [`admin`] is what an owner does while it runs.
+//! * [`store`] is the interface between it and the states of keys. The [`table`] keeps a word a key, without a lock; the
+//!   [`map`] keeps a limiter a key. [`keys`] is both of them: it makes and moves states, [`evict`] drops them, and
+//!   [`change`] changes their quotas.
+//! * [`limiter`] makes a rate limiter one that the map keeps. [`tiers`] gives each key its quota; [`room`] counts keys.
+//! * [`acquire`], [`permit`] and [`part`] are the future, the permit and the member of a composition.
+//!
+//! A decision: the key is hashed, and the table is searched. A known slot grants or denies. Otherwise [`keys`] takes the
+//! lock of the key's shard and makes a slot, or finds or makes the key's limiter, which then decides outside of the lock.
 
 mod acquire;
 mod admin;
-mod alter;
-mod flat;
+mod builder;
+mod change;
+mod evict;
+mod keys;
+mod limiter;
+mod map;
+mod part;
 mod permit;
-mod shard;
+mod room;
 mod store;
+mod table;
+#[cfg(all(test, not(tollgate_loom)))]
+mod tests;
 mod tiers;
 
 pub use acquire::AcquireKeyed;
-pub(crate) use admin::Later;
+pub use builder::KeyedBuilder;
+#[cfg_attr(not(feature = "rules"), allow(unused_imports, reason = "for rules"))]
+pub(crate) use change::PendingChange;
+pub use part::KeyedPart;
 pub use permit::KeyedPermit;
-#[cfg(feature = "client")]
-pub(crate) use store::HashStore;
+pub(crate) use room::{HashStore, Room};
 pub use tiers::Tier;
 
 use std::borrow::Borrow;
@@ -21,45 +41,63 @@ use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use super::rate::{Statuses, Template};
-use super::{Compose, Limiter, Part, RateLimiter, RatePart, Stored};
-use crate::algorithm::{Algorithm, Grant, When};
-use crate::clock::{Clock, DefaultClock, unix_ns};
-use crate::core::Members;
-use crate::core::fast_path::Sealed;
-use crate::sync::{AtomicU64, Mutex, Ordering, RandomState};
-use crate::types::{Ask, Denied, Error, LimitStatus};
-use crate::units::{Cost, Timestamp};
-use alter::Peek;
-use flat::{Flat, Id, Seat};
-use shard::{Common, Kept, Shard, Taken, Want};
-use store::ByHash;
-pub(crate) use store::Room;
-use tiers::Tiers;
+use super::rate::Template;
+use super::{Compose, Limiter, RateLimiter, Stored};
+use crate::clock::{Clock, DefaultClock};
+use crate::sync::RandomState;
+use crate::types::{Ask, Denied, LimitStatus};
+use crate::units::Cost;
+use acquire::{KeyedAsk, Made};
+use keys::{Handle, Keys};
+use table::Id;
+use tiers::Plans;
 
-/// A limit for each key, each with a state and a line of its own. A cheap handle: clones share the keys.
+/// A limit for each key, each with a state and a queue of its own. A cheap handle: clones share the keys.
 ///
-/// Made from a limiter that says what each key's is like: `SlidingWindow::new(quota)?.keyed()`. Keys may differ in
-/// quota: by [`tier`](Keyed::tier), or one by one ([`set_quota_of`](Keyed::set_quota_of),
-/// [`exempt`](Keyed::exempt)), and a change keeps what has been spent.
+/// [`RateBuilder::keyed`](crate::RateBuilder::keyed) builds one with options, and [`RateLimiter::keyed`] one with the
+/// defaults. Keys may differ in quota: by tier ([`tier_by`](KeyedBuilder::tier_by)), or one by one
+/// ([`set_quota_of`](Keyed::set_quota_of), [`exempt`](Keyed::exempt)). A change keeps what has been spent.
 ///
-/// **At the limit** of a key its asks wait or are refused as in a [`RateLimiter`]; other keys do not notice. The number
-/// of keys is bounded ([`max_keys`](Keyed::max_keys)): from half of that on each new key makes room by dropping a few whose
-/// state cannot be told from a fresh one. When it finds none near, newcomers are refused
-/// ([`Reason::TooManyKeys`](crate::Reason::TooManyKeys)), or share one limit ([`overflow`](Keyed::overflow)); no key loses
-/// its state, and none is dropped while a permit of it is out.
+/// **At the limit** of a key its asks wait or are denied as in a [`RateLimiter`]; other keys do not notice. The number of
+/// keys is bounded ([`max_keys`](KeyedBuilder::max_keys)). A key is dropped only when its state equals a fresh one and no
+/// permit of it is out.
 ///
-/// **How keys are told apart.** By a hash of 64 bits (SipHash-1-3) under a secret that each limiter draws at random: nobody
-/// can choose keys that meet. The keys themselves are not kept.
+/// **Identity.** Keys are told apart by a hash of 64 bits (SipHash-1-3) under a random secret of each limit, so nobody can
+/// choose keys that collide. The keys themselves are not kept.
 ///
-/// **Keys of token buckets** take 16 bytes and no lock: the state of a key is one word in a flat table. That makes two
-/// things approximate, both towards refusing. Of a million keys about four share a state with another one, and what that
-/// spends they have spent. And where the burst takes more than an hour to fill, or a unit is no whole number of sixteenths
-/// of a nanosecond, a unit comes back late by up to a part in 2⁴⁰ of the time in which the burst fills, so that the rate is
-/// lower by at most a millionth; where that would be more, keys live as those of windows do. A refund of what was granted
-/// before the last change of the quota is worth nothing.
+/// # Memory
+///
+/// A key has one of two forms:
+///
+/// * A **slot** takes 16 bytes and no lock. All slots are allocated when the first key comes.
+/// * A **limiter** takes up to 700 bytes, and a lock for each decision.
+///
+/// Slots are for token buckets whose quota fits them:
+///
+/// | quota of a token bucket | form |
+/// |---|---|
+/// | 1 to 16 a second, and these times 10, 100, 1000 ...; a burst of up to a minute's worth | slot |
+/// | the same a minute; up to 200 an hour, and 1000 or 5000; up to 500 a day, and 1000 | slot |
+/// | [`Quota::once`](crate::Quota::once) | slot |
+/// | 17, 99 or 101 a second; 10,000 a day at once | limiter |
+/// | any that [lends above its capacity](crate::RateBuilder::lend_above_capacity) | limiter |
+///
+/// The rule: let *n* units in *p* nanoseconds be the quota in lowest terms. If *n* is at most 16 and *p* times the burst is
+/// at most 3,848,290,697,216 (a burst that refills within an hour), keys have slots, and each decision is the one of a
+/// [`RateLimiter`] to the nanosecond. Otherwise keys have slots if 42 bits count the burst in ticks of which a unit has at
+/// least 2³² (2³¹ if that is a whole number), as they do where a unit takes 0.27 seconds or more and the burst is at most
+/// 440 units: a unit then comes back late by one part in 2·10⁹ at most, and never early. Keys of all other quotas have
+/// limiters from the start.
+///
+/// A key with a slot gets a limiter when it first waits, owes, is reset, has a quota of its own or of a tier, or when a
+/// handle of it is taken ([`get`](Keyed::get)); so do all keys when the quota becomes one without slots. It keeps the
+/// limiter until its state equals a fresh one; when it comes again it has a slot.
+///
+/// Slots make two things approximate, both towards denying. Of a million keys about four share a slot with another key:
+/// each is charged for both. And a refund of what a slot granted before the last change of the quota is worth nothing.
+///
+/// Keys of a quota whose `initial` is below its burst never equal fresh ones, and are never dropped.
 ///
 /// ```
 /// use tollgate::{Quota, SlidingWindow};
@@ -74,188 +112,45 @@ pub struct Keyed<K, A: Stored, C: Clock = DefaultClock> {
     tier_by: Option<Arc<TierBy<K>>>,
 }
 
+/// One handle for each shard.
+type Handles<A, C> = Box<[Arc<Handle<RateLimiter<A, C>>>]>;
+
 struct Shared<A: Stored, C: Clock> {
-    common: Arc<Common<A, C>>,
-    shards: Box<[ShardOf<A, C>]>,
+    keys: Arc<Keys<RateLimiter<A, C>>>,
+    handles: Handles<A, C>,
     hasher: RandomState,
-    /// Held while a change goes through the shards: all of them see the same changes in the same order.
-    changing: Mutex<()>,
 }
 
 type TierBy<K> = dyn Fn(&K) -> Tier + Send + Sync;
-type ShardOf<A, C> = Arc<Shard<A, C>>;
-
-/// What a key is to do.
-enum Way<A: Stored, C: Clock> {
-    Exempt,
-    Limited(RateLimiter<A, C>),
-    /// It found no room, and shares the overflow with all such.
-    Shared(RateLimiter<A, C>),
-}
-
-/// Keys there may be unless it is said. A model makes all of the table each time it runs.
-const KEYS_MAX: usize = if cfg!(tollgate_loom) { 1 } else { 100_000 };
-/// Keys to a shard, where there are enough for several; and most shards.
-const KEYS_A_SHARD: usize = 64;
-const SHARDS_MAX: usize = 64;
 
 impl<A: Stored, C: Clock> Shared<A, C> {
-    fn build(
-        template: &Template<A, C>,
-        tiers: &Tiers<A>,
-        cap: usize,
-        overflow: Option<RateLimiter<A, C>>,
-        hasher: RandomState,
-    ) -> Self {
-        let count = (cap / KEYS_A_SHARD).clamp(1, SHARDS_MAX).next_power_of_two();
-        let bucket = A::flat(Sealed(()), &template.algorithm).filter(|_| !template.lends);
-        let kept = |_| {
-            let (template, tiers) = (template.clone(), tiers.of_all());
-            Mutex::new(Kept { template, tiers, store: ByHash::new() })
-        };
-        let common = Arc::new(Common {
-            flat: bucket.and_then(|flat| Flat::new(&flat.bucket, cap)),
-            room: Room::new(cap),
-            overflow,
-            clock: template.options.clock.clone(),
-            name: template.options.name.clone(),
-            changes: AtomicU64::new(0),
-            shards: (0..count).map(kept).collect(),
-        });
-        let shards = (0..count).map(|index| Arc::new(Shard { common: Arc::clone(&common), index })).collect();
-        let shared = Self { common, shards, hasher, changing: Mutex::new(()) };
-        for (hash, own) in tiers.own() {
-            shared.part(Id { hash }).kept().lock().tiers.add_own(hash, own);
-        }
-        shared
-    }
-
     #[inline]
     fn id<Q: Hash + ?Sized>(&self, key: &Q) -> Id {
         Id { hash: self.hasher.hash_one(key) }
     }
 
-    /// Keys that share a slot share a shard.
-    fn part(&self, id: Id) -> &ShardOf<A, C> {
-        &self.shards[id.fingerprint() as usize & (self.shards.len() - 1)]
-    }
-
-    /// The template, and all the tiers.
-    fn plans(&self) -> (Template<A, C>, Tiers<A>) {
-        let first = self.shards[0].kept().lock();
-        let (template, mut tiers) = (first.template.clone(), first.tiers.of_all());
-        drop(first);
-        for shard in &self.shards {
-            shard.kept().lock().tiers.own().for_each(|(hash, own)| tiers.add_own(hash, own));
-        }
-        (template, tiers)
+    #[inline]
+    fn handle(&self, id: Id) -> &Arc<Handle<RateLimiter<A, C>>> {
+        &self.handles[self.keys.index(id)]
     }
 }
 
-impl<A: Stored, C: Clock> Shard<A, C> {
-    /// The permit for what a slot granted.
-    fn permit(
-        self: Arc<Self>,
-        id: Id,
-        units: u64,
-        (seat, version, at): (Seat, u32, Timestamp),
-    ) -> KeyedPermit<A, C> {
-        let grant = Grant::new(at, units);
-        KeyedPermit::of_slot(self, id, seat.line, grant, version)
+impl<K, A: Stored, C: Clock> Keyed<K, A, C> {
+    pub(super) fn new(template: Template<A, C>) -> Self {
+        let plans = Plans::new(template.algorithm.clone(), &[]);
+        Self::of(template, &plans, builder::KEYS_MAX, None, None)
     }
 
-    fn try_acquire(self: &Arc<Self>, id: Id, tier: Tier, units: u64) -> Result<KeyedPermit<A, C>, Denied> {
-        if let Some(granted) = self.common.take(id, tier, units, true)? {
-            return Ok(Arc::clone(self).permit(id, units, granted));
-        }
-        match self.enter(id, tier, Want::Units { units, pin: true })? {
-            Taken::Slot(Some(slot)) => Ok(Arc::clone(self).permit(id, units, slot)),
-            Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => {
-                limiter.try_acquire(units).map(KeyedPermit::of_limiter)
-            }
-            Taken::Slot(None) | Taken::Way(Way::Exempt) => Ok(KeyedPermit::none()),
-        }
-    }
-
-    /// Tells if `units` could be granted now. Takes nothing, and makes no key.
-    fn peek_ready(&self, id: Id, tier: Tier, units: u64) -> Result<(), Denied> {
-        let algorithm = {
-            let kept = self.kept().lock();
-            kept.tiers.plan(id.hash, tier, &kept.template.algorithm).map(|(_, algorithm)| algorithm.clone())
-        };
-        let Some(algorithm) = algorithm else { return Ok(()) };
-        let name = self.common.name.clone();
-        let denied =
-            |wait_ns| if wait_ns == Some(0) { Ok(()) } else { Err(Denied::exhausted(wait_ns, name)) };
-        match self.peek(id) {
-            Some(Peek::Limiter(limiter)) => limiter.limit.peek(units),
-            Some(Peek::Slot(bucket, backlog, now)) => {
-                denied(wait_ns(&bucket, &mut bucket.resume(now, backlog), now, units))
-            }
-            None => {
-                let now = self.common.clock.now();
-                let unix_ns = unix_ns(&self.common.clock);
-                denied(wait_ns(&algorithm, &mut algorithm.start(now, unix_ns), now, units))
-            }
-        }
-    }
-}
-
-/// The wait for `units`; `None`: no wait helps.
-fn wait_ns<A: Algorithm>(algorithm: &A, state: &mut A::State, now: Timestamp, units: u64) -> Option<u64> {
-    match algorithm.ready_at(state, now, units) {
-        When::At(at) => Some(at.as_ns() - now.as_ns()),
-        When::Never => None,
-    }
-}
-
-impl<K, A, C> Keyed<K, A, C>
-where
-    K: Hash + Eq + Clone + Send + 'static,
-    A: Stored,
-    C: Clock,
-{
-    pub(super) fn new(template: &Template<A, C>) -> Self {
-        let shared = Shared::build(template, &Tiers::new(), KEYS_MAX, None, RandomState::default());
-        Self { shared: Arc::new(shared), tier_by: None }
-    }
-
-    /// The same kind of limit, all of its keys new.
-    fn rebuild(self, cap: usize, overflow: Option<RateLimiter<A, C>>) -> Self {
-        let (template, tiers) = self.shared.plans();
-        let shared = Shared::build(&template, &tiers, cap, overflow, self.shared.hasher.clone());
-        shared.common.changes.store(self.shared.common.changes.load(Ordering::Relaxed), Ordering::Relaxed);
-        Self { shared: Arc::new(shared), tier_by: self.tier_by }
-    }
-
-    /// The same kind of limit with at most `keys` keys, all of them new. 100,000 unless set; at least one.
-    ///
-    /// A key of a token bucket takes 16 bytes, whatever it is like: all of them at once, when the first key comes. One
-    /// that waits in line, owes, has a quota of its own or of a tier, or whose handle somebody holds
-    /// ([`of`](Keyed::of)), takes up to 700 more until that is over; so does each key of another algorithm, and what
-    /// its windows remember. Keys of a quota whose `initial` is below its burst never become as new: they are never
-    /// dropped.
-    #[must_use]
-    pub fn max_keys(self, keys: usize) -> Self {
-        let overflow = self.shared.common.overflow.clone();
-        self.rebuild(keys.max(1), overflow)
-    }
-
-    /// The same kind of limit, all of its keys new, in which each key has the quota that `tier` says: one of
-    /// [`tier`](Keyed::tier)'s, [`Tier::DEFAULT`] or [`Tier::EXEMPT`]. It is asked each time, so that a key that changes
-    /// its tier goes on under the other quota with what it has spent.
-    #[must_use]
-    pub fn tier_by(self, tier: impl Fn(&K) -> Tier + Send + Sync + 'static) -> Self {
-        let (cap, overflow) = (self.shared.common.room.cap(), self.shared.common.overflow.clone());
-        Self { tier_by: Some(Arc::new(tier)), ..self.rebuild(cap, overflow) }
-    }
-
-    /// The same kind of limit, all of its keys new, in which keys that find no room share the limit `overflow` in place
-    /// of being refused.
-    #[must_use]
-    pub fn overflow(self, overflow: RateLimiter<A, C>) -> Self {
-        let cap = self.shared.common.room.cap();
-        self.rebuild(cap, Some(overflow))
+    fn of(
+        template: Template<A, C>,
+        plans: &Plans<A>,
+        max_keys: usize,
+        tier_by: Option<Arc<TierBy<K>>>,
+        overflow: Option<RateLimiter<A, C>>,
+    ) -> Self {
+        let keys = Arc::new(Keys::new(template, plans, max_keys, overflow));
+        let (handles, hasher) = (Handle::of_shards(&keys), RandomState::default());
+        Self { shared: Arc::new(Shared { keys, handles, hasher }), tier_by }
     }
 }
 
@@ -273,7 +168,16 @@ where
         self.tier_by.as_ref().map_or(Tier::DEFAULT, |tier_by| tier_by(&key.to_owned()))
     }
 
-    /// Waits in the line of `key` for a permit. An exempt key has none to wait for.
+    fn ask<Q>(&self, key: &Q, ask: Ask) -> KeyedAsk<A, C>
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
+        let id = self.shared.id(key);
+        KeyedAsk::new(self.shared.handle(id), id, self.tier_of(key), ask)
+    }
+
+    /// Waits in the queue of `key` for a permit. An exempt key has none to wait for.
     ///
     /// # Cancel safety
     /// As [`RateLimiter::acquire`].
@@ -285,7 +189,22 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         K: Borrow<Q>,
     {
-        AcquireKeyed::new(self, self.shared.id(key), self.tier_of(key), ask.into())
+        AcquireKeyed::new(self.ask(key, ask.into()))
+    }
+
+    /// Waits in the queue of `key` as a thread: no runtime is needed. Do not call it from a task.
+    ///
+    /// # Errors
+    /// As [`acquire`](Keyed::acquire).
+    pub fn acquire_blocking<Q>(&self, key: &Q, ask: impl Into<Ask>) -> Result<KeyedPermit<A, C>, Denied>
+    where
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
+        match self.ask(key, ask.into()).make()? {
+            Made::Permit(permit) => Ok(permit),
+            Made::Waits(limiter, ask) => limiter.acquire_blocking(ask).map(KeyedPermit::of_limiter),
+        }
     }
 
     /// Takes a permit about `key` if it can be granted now. The permit of an exempt key has no cost.
@@ -298,7 +217,7 @@ where
         K: Borrow<Q>,
     {
         let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
-        self.shared.part(id).try_acquire(id, tier, units)
+        self.shared.handle(id).take(id, tier, units).map(KeyedPermit::new)
     }
 
     /// Decides about `key`, and holds nothing.
@@ -312,46 +231,7 @@ where
         K: Borrow<Q>,
     {
         let (id, tier, units) = (self.shared.id(key), self.tier_of(key), cost.into().units());
-        match self.shared.common.take(id, tier, units, false) {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => self.check_slowly(id, tier, units),
-            Err(denied) => Err(denied),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn check_slowly(&self, id: Id, tier: Tier, units: u64) -> Result<(), Denied> {
-        match self.shared.part(id).enter(id, tier, Want::Units { units, pin: false })? {
-            Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => limiter.check(units),
-            Taken::Slot(..) | Taken::Way(Way::Exempt) => Ok(()),
-        }
-    }
-
-    /// Where the limits of `key` stand; a key without a state stands as a new one. Nothing for an exempt key.
-    fn tell<Q>(&self, key: &Q, visit: &mut dyn FnMut(&LimitStatus))
-    where
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        K: Borrow<Q>,
-    {
-        let (id, tier, common) = (self.shared.id(key), self.tier_of(key), &*self.shared.common);
-        let part = self.shared.part(id);
-        let algorithm = {
-            let kept = part.kept().lock();
-            kept.tiers.plan(id.hash, tier, &kept.template.algorithm).map(|(_, algorithm)| algorithm.clone())
-        };
-        let Some(algorithm) = algorithm else { return };
-        if let Some(peek) = part.peek(id) {
-            return peek.tell(common.name.as_ref(), visit);
-        }
-        if common.room.is_full() {
-            // It found no room: it stands where all such stand, or nowhere.
-            let Some(overflow) = &common.overflow else { return };
-            return Limiter::<()>::status(overflow, &(), visit);
-        }
-        let now = common.clock.now();
-        let mut state = algorithm.start(now, unix_ns(&common.clock));
-        Statuses::of(&algorithm, &mut state, now).tell(common.name.as_ref(), visit);
+        self.shared.keys.check(id, tier, units)
     }
 }
 
@@ -363,7 +243,7 @@ impl<K, A: Stored, C: Clock> Clone for Keyed<K, A, C> {
 
 impl<K, A: Stored, C: Clock> fmt::Debug for Keyed<K, A, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyed").field("census", &self.shared.common.room.census()).finish_non_exhaustive()
+        f.debug_struct("Keyed").field("stats", &self.shared.keys.room.stats()).finish_non_exhaustive()
     }
 }
 
@@ -391,8 +271,11 @@ where
     }
 
     fn status(&self, key: &K, visit: &mut dyn FnMut(&LimitStatus)) {
-        let keys = Some(self.census());
-        self.tell(key, &mut |status| visit(&LimitStatus { keys, ..status.clone() }));
+        let (keys, tier) = (&self.shared.keys, self.tier_of(key));
+        let stats = Some(keys.room.stats());
+        keys.status(self.shared.id(key), tier, &mut |status| {
+            visit(&LimitStatus { keys: stats, ..status.clone() });
+        });
     }
 }
 
@@ -405,65 +288,7 @@ where
     type Part = KeyedPart<A, C>;
 
     fn part(&self, key: &K, cost: Cost) -> KeyedPart<A, C> {
-        let (id, tier) = (self.shared.id(key), self.tier_of(key));
-        KeyedPart { part: Arc::clone(self.shared.part(id)), id, tier, units: cost.units(), waits: None }
-    }
-}
-
-/// An ask about a key, as a member of a composition.
-pub struct KeyedPart<A: Stored, C: Clock = DefaultClock> {
-    part: ShardOf<A, C>,
-    id: Id,
-    tier: Tier,
-    units: u64,
-    /// The limiter of the key, once it has been waited for.
-    waits: Option<RatePart<A, C>>,
-}
-
-impl<A: Stored, C: Clock> KeyedPart<A, C> {
-    /// The limiter of the key; `None` for an exempt one.
-    fn limiter(&self) -> Result<Option<RateLimiter<A, C>>, Denied> {
-        Ok(match self.part.enter(self.id, self.tier, Want::Limiter)? {
-            Taken::Way(Way::Limited(limiter) | Way::Shared(limiter)) => Some(limiter),
-            Taken::Way(Way::Exempt) | Taken::Slot(_) => None,
-        })
-    }
-}
-
-impl<A: Stored, C: Clock> Part for KeyedPart<A, C> {
-    type Permit = KeyedPermit<A, C>;
-    type Fault = Infallible;
-
-    fn now(&self) -> Option<Timestamp> {
-        Some(self.part.common.clock.now())
-    }
-
-    fn peek(&self) -> Result<(), Denied> {
-        if let Some(waits) = &self.waits {
-            return waits.peek();
-        }
-        self.part.peek_ready(self.id, self.tier, self.units)
-    }
-
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Permit, Error>> {
-        if let Some(waits) = &mut self.waits {
-            return waits.poll_take(cx).map_ok(KeyedPermit::of_limiter);
-        }
-        let taken = self.part.try_acquire(self.id, self.tier, self.units);
-        Poll::Ready(taken.map_err(Error::Denied))
-    }
-
-    fn enlist(&mut self, members: &mut Members) -> Result<(), Denied> {
-        if self.waits.is_none() {
-            let limiter = self.limiter()?;
-            self.waits = limiter.map(|limiter| Compose::<()>::part(&limiter, &(), Cost::new(self.units)));
-        }
-        self.waits.as_mut().map_or(Ok(()), |waits| waits.enlist(members))
-    }
-}
-
-impl<A: Stored, C: Clock> fmt::Debug for KeyedPart<A, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedPart").field("units", &self.units).finish_non_exhaustive()
+        let id = self.shared.id(key);
+        KeyedPart::new(self.shared.handle(id), id, self.tier_of(key), cost.units())
     }
 }

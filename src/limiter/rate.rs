@@ -217,21 +217,18 @@ impl<A: FromQuota, C: Clock> RateLimiter<AllOf<A>, C> {
 }
 
 impl<A: Stored, C: Clock> RateLimiter<A, C> {
-    /// A limiter with a state like this one's, fresh, for each key.
+    /// A limit for each key, like this one and fresh, with the defaults of [`KeyedBuilder`](super::KeyedBuilder):
+    /// 100,000 keys. For options use [`RateBuilder::keyed`].
     #[must_use]
     pub fn keyed<K>(&self) -> Keyed<K, A, C>
     where
         K: std::hash::Hash + Eq + Clone + Send + 'static,
     {
-        Keyed::new(&self.template())
+        Keyed::new(self.template())
     }
 
     pub(super) fn change_numbered(&self, number: u64, algorithm: A) {
         self.limit.change(|state, now| state.change_numbered(number, algorithm, now));
-    }
-
-    pub(super) fn settle(&self, grant: Grant, actual: u64) {
-        self.limit.settle(grant, actual);
     }
 
     pub(super) fn template(&self) -> Template<A, C> {
@@ -257,19 +254,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
         Self { limit: Arc::new(Limit::new(state, template.options.clone())) }
     }
 
-    /// Its state, if that is all there is to it: nobody holds or waits, and `is_plain` says that nothing in its past
-    /// counts, the time of its last reset included.
-    pub(super) fn state_alone(
-        &self,
-        is_plain: impl FnOnce(&A, &A::State, Timestamp, Option<Timestamp>) -> bool,
-    ) -> Option<(A, A::State, Timestamp)> {
-        if Arc::strong_count(&self.limit) > 1 || !self.limit.is_idle() {
-            return None;
-        }
-        self.limit.with_state(|state, now| state.state_alone(now, is_plain))
-    }
-
-    /// Whether its state cannot be told from a new one's: nobody holds or waits, and all of the capacity is there.
+    /// Its state equals a fresh one: nobody holds or waits, and all of the capacity is left.
     pub(super) fn is_fresh(&self) -> bool {
         Arc::strong_count(&self.limit) == 1 && {
             let snapshot = self.limit.snapshot();

@@ -12,12 +12,11 @@ use super::error::{Problem, RulesError};
 use super::key::RuleKey;
 use super::route::{Misplaced, Scope, Table};
 use crate::algorithm::{Algorithm, AllOf, Any};
-use crate::clock::DefaultClock;
 use crate::combine::{Enforced, Share};
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 use crate::combine::{Outcome, Watch};
 use crate::http::{ClientIp, Fingerprint, Secret, Source};
-use crate::limiter::{Keyed, Later, Permit, RateLimiter, Tier};
+use crate::limiter::{Keyed, PendingChange, Permit, RateLimiter, Tier};
 use crate::types::Denied;
 use crate::units::{Cost, Name, Quota, Window};
 
@@ -75,13 +74,13 @@ impl Rule {
         if cfg!(feature = "metrics") {
             part.status(&mut |standing| near |= standing.is_near());
         }
-        self.watch.count_keys(|| Some(self.keyed.census()));
+        self.watch.count_keys(|| Some(self.keyed.stats()));
         self.watch.record(&Outcome::Admitted { near, waited, shadowed: part.shadowed.as_ref() });
     }
 
     #[cfg(any(feature = "metrics", feature = "tracing"))]
     pub(super) fn refused(&self, denied: &Denied) {
-        self.watch.count_keys(|| Some(self.keyed.census()));
+        self.watch.count_keys(|| Some(self.keyed.stats()));
         self.watch.record(&Outcome::Refused(denied));
     }
 
@@ -111,16 +110,16 @@ pub(super) struct Change {
 
 impl Change {
     /// Decides it: from now on newcomers come under it. What is returned brings those there are under it.
-    pub(super) fn decide(self) -> Vec<Later<AllOf<Any>, DefaultClock>> {
-        let mut later = vec![self.keyed.change_tier_later(Tier::DEFAULT, &self.algorithm)];
-        later.extend(self.forget.iter().filter_map(|key| self.keyed.forget_later(key)));
+    pub(super) fn decide(self) -> Vec<PendingChange<RateLimiter<AllOf<Any>>>> {
+        let mut pending = vec![self.keyed.change_tier_pending(Tier::DEFAULT, &self.algorithm)];
+        pending.extend(self.forget.iter().filter_map(|key| self.keyed.forget_pending(key)));
         for (key, own) in self.own {
             match own {
-                Some(algorithm) => later.push(self.keyed.change_of_later(&key, algorithm)),
+                Some(algorithm) => pending.push(self.keyed.change_of_pending(&key, algorithm)),
                 None => self.keyed.exempt(&key),
             }
         }
-        later
+        pending
     }
 }
 
@@ -272,9 +271,9 @@ impl Building<'_> {
         let keyed = match old {
             Some(old) => old.keyed.clone(),
             None => {
-                let limit = RateLimiter::over(algorithm.clone()).name(name.clone()).build();
-                let limit = limit.map_err(|error| RulesError::new(at("quotas"), Problem::Quota(error)))?;
-                limit.keyed().max_keys(config.max_keys)
+                let limit = RateLimiter::over(algorithm.clone()).name(name.clone()).keyed();
+                let limit = limit.max_keys(config.max_keys).build();
+                limit.map_err(|error| RulesError::new(at("quotas"), Problem::Quota(error)))?
             }
         };
         let kept = old.map(|old| old.own.keys().filter(|key| !own.contains_key(key)).copied().collect());

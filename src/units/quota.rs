@@ -246,6 +246,10 @@ pub enum QuotaError {
     },
     /// A joint limit over no quotas at all.
     NoQuota,
+    /// A keyed limit without room for a key.
+    ZeroKeys,
+    /// A tier that no key can have: nothing says which keys belong to it, or they are exempt.
+    UnusableTier,
     /// The name given to the limit cannot be one.
     Name(NameError),
     /// A change from a number of joint quotas to another number.
@@ -295,6 +299,12 @@ impl fmt::Display for QuotaError {
             }
             Self::Name(error) => error.fmt(f),
             Self::NoQuota => f.write_str("a joint limit needs at least one quota"),
+            Self::ZeroKeys => {
+                f.write_str("a keyed limit without room for a key admits nobody: keep at least one")
+            }
+            Self::UnusableTier => f.write_str(
+                "a tier has a quota and no keys: set `tier_by`, and give no quota to keys that are exempt",
+            ),
             Self::QuotaCount { built, given } => {
                 write!(
                     f,

@@ -49,7 +49,7 @@ fn keys_are_bounded_and_no_live_state_is_flushed() {
     assert!(is_shut(&hosts.of(&0).unwrap()), "what was spent is remembered");
     clock.advance(secs(1));
     drop(now(&hosts.of(&9).unwrap()));
-    assert!(hosts.census().keys <= 4 && hosts.census().evicted > 0, "{:?}", hosts.census());
+    assert!(hosts.stats().keys <= 4 && hosts.stats().evicted > 0, "{:?}", hosts.stats());
     // One that is held is not dropped for a newcomer, however many come.
     clock.advance(secs(1));
     hosts.of(&9).unwrap().hold(secs(50));

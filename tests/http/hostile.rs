@@ -21,7 +21,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tollgate::http::{ClientIp, Header, Source};
 use tollgate::{
-    Concurrency, Keyed, LimitLayer, LimiterExt, ManualClock, Name, Quota, Reason, TokenBucket, algorithm,
+    Concurrency, Keyed, KeyedBuilder, LimitLayer, LimiterExt, ManualClock, Name, Quota, Reason, TokenBucket,
+    algorithm,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -524,8 +525,16 @@ async fn who_disconnects_in_line_frees_the_place_and_is_not_charged() {
 
 type PerKey = Keyed<u64, algorithm::TokenBucket, ManualClock>;
 
+fn keyed<K>(
+    name: &str,
+    quota: Quota,
+    clock: &ManualClock,
+) -> KeyedBuilder<K, algorithm::TokenBucket, ManualClock> {
+    TokenBucket::builder(quota).name(name).clock(clock.clone()).keyed()
+}
+
 fn flooded(cap: usize, clock: &ManualClock) -> PerKey {
-    bucket("key", Quota::per_hour(5), clock).keyed().max_keys(cap)
+    keyed("key", Quota::per_hour(5), clock).max_keys(cap).build().unwrap()
 }
 
 const VICTIM: u64 = u64::MAX;
@@ -550,8 +559,8 @@ fn flood(per_key: &PerKey, clock: &ManualClock, keys: u64, mut meanwhile: impl F
 fn a_million_new_keys_neither_reset_nor_refuse_those_that_have_a_state() {
     let clock = ManualClock::new();
     let per_key = flooded(10_000, &clock);
-    per_key.penalise(&VICTIM, 1_000_000).unwrap();
-    let held = per_key.of(&HELD).unwrap().unwrap();
+    per_key.charge(&VICTIM, 1_000_000).unwrap();
+    let held = per_key.get(&HELD).unwrap().unwrap();
     held.check(2).unwrap();
     per_key.check(&HONEST, 3).unwrap();
     let mut asked = 0;
@@ -561,10 +570,10 @@ fn a_million_new_keys_neither_reset_nor_refuse_those_that_have_a_state() {
         per_key.check(&HONEST, 1).expect("an honest key is admitted");
         asked += 1;
     });
-    let census = per_key.census();
-    println!("1,000,000 new keys: {census:?}; the honest one asked {asked} times");
-    assert!(census.keys <= 10_000 && census.evicted > 100_000, "{census:?}");
-    assert!(census.refused > 0, "the flood was faster than the states of its keys became fresh");
+    let stats = per_key.stats();
+    println!("1,000,000 new keys: {stats:?}; the honest one asked {asked} times");
+    assert!(stats.keys <= 10_000 && stats.evicted > 100_000, "{stats:?}");
+    assert!(stats.refused > 0, "the flood was faster than the states of its keys became fresh");
     assert!(per_key.check(&VICTIM, 1).is_err());
     // The handle and the key are one limit still.
     held.check(5).unwrap();
@@ -581,9 +590,9 @@ fn where_time_stands_still_a_flood_fills_the_room_and_changes_nobody() {
     // A few in a million share the state of another, and are admitted as that one is.
     let shared = admitted - (10_000 - 2);
     assert!(shared <= 20, "{admitted} where there is room for 10,000");
-    assert_eq!(per_key.census().keys, 10_000);
-    let refused = per_key.census().refused;
-    assert_eq!(per_key.census().evicted, 0);
+    assert_eq!(per_key.stats().keys, 10_000);
+    let refused = per_key.stats().refused;
+    assert_eq!(per_key.stats().evicted, 0);
     assert!((990_002 - 20..=990_002).contains(&refused), "{refused}");
     assert_eq!(per_key.check(&VICTIM, 1).unwrap_err().retry_after(), Some(Duration::from_secs(720)));
     assert_eq!(per_key.snapshot(&HONEST).unwrap().remaining, 4);
@@ -602,7 +611,7 @@ fn handles_of_keys_that_were_dropped_work_on() {
         clock.advance(hours(1));
     }
     assert!(per_key.snapshot(&HONEST).is_none(), "it was dropped");
-    assert!(per_key.census().evicted > 0);
+    assert!(per_key.stats().evicted > 0);
     let permit = poll_once(asked.as_mut()).unwrap().unwrap();
     assert_eq!(per_key.snapshot(&HELD).unwrap().remaining, 4, "what the handle takes, the key has spent");
     drop((permit, asked));
@@ -612,11 +621,12 @@ fn handles_of_keys_that_were_dropped_work_on() {
 fn newcomers_without_room_share_one_budget() {
     let clock = ManualClock::new();
     let overflow = bucket("overflow", Quota::per_hour(10), &clock);
-    let per_key = flooded(10_000, &clock).overflow(overflow.clone());
+    let per_key = keyed("key", Quota::per_hour(5), &clock).max_keys(10_000).overflow(overflow.clone());
+    let per_key: PerKey = per_key.build().unwrap();
     let admitted = (0..1_000_000).filter(|key| per_key.check(key, 1).is_ok()).count();
     let shared = admitted - (10_000 + 10);
     assert!(shared <= 20, "{admitted} where there is room for 10,000");
-    assert_eq!((per_key.census().keys, overflow.snapshot().remaining), (10_000, 0));
+    assert_eq!((per_key.stats().keys, overflow.snapshot().remaining), (10_000, 0));
     let denied = per_key.check(&VICTIM, 1).unwrap_err();
     assert_eq!((denied.reason(), denied.limit().unwrap().as_str()), (Reason::Exhausted, "overflow"));
     assert!(per_key.check(&7, 4).is_ok(), "who has room has its own");
@@ -624,7 +634,7 @@ fn newcomers_without_room_share_one_budget() {
 
 #[tokio::test]
 async fn a_flood_of_users_is_answered_503_and_the_known_are_served() {
-    let limit = bucket("user", Quota::per_hour(3), &ManualClock::new()).keyed().max_keys(10);
+    let limit = keyed("user", Quota::per_hour(3), &ManualClock::new()).max_keys(10).build().unwrap();
     let hello =
         service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))) });
     let layer = LimitLayer::http(limit.clone().by(Header::named(X_USER)));
@@ -665,7 +675,7 @@ fn ten_million_new_keys_take_no_more_memory_than_the_cap() {
         took.sort();
         [500, 990, 999].map(|part| took[took.len() * part / 1_000])
     };
-    per_key.penalise(&VICTIM, 100_000_000).unwrap();
+    per_key.charge(&VICTIM, 100_000_000).unwrap();
     let (before_kib, before) = (resident_kib(), honest(&|asked| asked >= 10_000));
     let over = AtomicBool::new(false);
     let during = std::thread::scope(|threads| {
@@ -678,7 +688,7 @@ fn ten_million_new_keys_take_no_more_memory_than_the_cap() {
     println!(
         "10,000,000 new keys: {:?}; resident {before_kib} KiB before, {after_kib} KiB after; p50, p99 and p99.9 of a \
          decision about a known key {before:?} before, {during:?} during",
-        per_key.census()
+        per_key.stats()
     );
     assert!(after_kib - before_kib < 100_000, "the cap of 10,000 keys bounds the memory");
 }

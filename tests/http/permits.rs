@@ -151,13 +151,15 @@ fn by_name(parts: &Parts) -> String {
 #[tokio::test]
 async fn the_owner_of_a_limit_changes_it_while_it_serves() {
     let clock = ManualClock::new();
-    let per_user: PerUser = bucket("user", Quota::per_hour(2), &clock).keyed();
-    let paid = per_user.tier(Quota::per_hour(10)).unwrap();
-    let per_user = per_user.tier_by(move |user: &String| match user.as_str() {
-        "paid" => paid,
-        "monitor" => Tier::EXEMPT,
-        _ => Tier::DEFAULT,
-    });
+    let paid = Tier::new(1);
+    let per_user = TokenBucket::builder(Quota::per_hour(2)).name("user").clock(clock.clone()).keyed();
+    let per_user =
+        per_user.tier(paid, Quota::per_hour(10)).tier_by(move |user: &String| match user.as_str() {
+            "paid" => paid,
+            "monitor" => Tier::EXEMPT,
+            _ => Tier::DEFAULT,
+        });
+    let per_user: PerUser = per_user.build().unwrap();
     let address = serve_hello(Server::Axum, LimitLayer::http(per_user.clone().by(by_name))).await;
     let mut client = Client::connect(address, Wire::Http2).await;
     let mut left = async |user| {
@@ -171,7 +173,7 @@ async fn the_owner_of_a_limit_changes_it_while_it_serves() {
     assert_eq!(per_user.snapshot("ann").unwrap().remaining, 1);
     assert!(per_user.snapshot("monitor").is_none() && per_user.len() == 2);
 
-    per_user.penalise("ann", 3).unwrap();
+    per_user.charge("ann", 3).unwrap();
     assert_eq!(per_user.snapshot("ann").unwrap().debt, 2);
     assert_eq!(left("ann").await, (429, Some(0)));
     clock.advance(hours(1));

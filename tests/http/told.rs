@@ -33,7 +33,8 @@ async fn fields_of_the_handler_survive_two_layers() {
 async fn who_shares_the_overflow_is_told_of_the_overflow() {
     let clock = ManualClock::new();
     let overflow = bucket("overflow", Quota::per_hour(1), &clock);
-    let per_user = bucket("user", Quota::per_hour(100), &clock).keyed().max_keys(1).overflow(overflow);
+    let per_user = TokenBucket::builder(Quota::per_hour(100)).name("user").clock(clock.clone());
+    let per_user = per_user.keyed().max_keys(1).overflow(overflow).build().unwrap();
     let app = hello(LimitLayer::http(per_user.by(Header::named("x-user".parse().unwrap()))));
     for user in ["ann", "bob", "eve"] {
         call(&app, from_user(user)).await;

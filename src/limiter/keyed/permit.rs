@@ -3,59 +3,63 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::alter::Peek;
-use super::flat::Id;
-use super::shard::Shard;
-use crate::algorithm::{Algorithm, Grant, TokenBucket};
+use super::keys::{Granted, Handle};
+use super::store::KeyLimiter;
+use super::table::{Id, SlotGrant};
+use crate::algorithm::Grant;
 use crate::clock::{Clock, DefaultClock};
-use crate::limiter::rate::Statuses;
-use crate::limiter::{Limiter, Permit, RatePermit, Stored};
+use crate::limiter::{Permit, RateLimiter, Stored};
 use crate::types::LimitStatus;
-use crate::units::{Cost, Name, Timestamp};
+use crate::units::Cost;
 
 /// Proof that one may act once about a key. Dropped, its charge stands. While it is out, its key is not dropped.
 #[must_use = "a permit stands for the work done under it; a charge alone is `check`"]
-pub struct KeyedPermit<A: Stored, C: Clock = DefaultClock>(Inner<A, C>);
+pub struct KeyedPermit<A: Stored, C: Clock = DefaultClock>(Granted<RateLimiter<A, C>>);
 
-enum Inner<A: Stored, C: Clock> {
-    Limiter(RatePermit<A, C>),
-    Slot(Slot<A, C>),
-    /// Of an exempt key, or for nothing: there is nothing to settle.
-    None,
+/// A grant of a slot, with the pin that keeps the slot.
+pub(super) struct SlotPermit<L: KeyLimiter> {
+    handle: Arc<Handle<L>>,
+    id: Id,
+    slot: SlotGrant,
+    units: u64,
 }
 
-/// A grant from a slot, and the pin that keeps the slot.
-struct Slot<A: Stored, C: Clock> {
-    shard: Arc<Shard<A, C>>,
-    id: Id,
-    line: usize,
-    grant: Grant,
-    version: u32,
+impl<L: KeyLimiter> SlotPermit<L> {
+    pub(super) const fn new(handle: Arc<Handle<L>>, id: Id, slot: SlotGrant, units: u64) -> Self {
+        Self { handle, id, slot, units }
+    }
+
+    const fn grant(&self) -> Grant {
+        self.slot.of_units(self.units)
+    }
+}
+
+impl<L: KeyLimiter> Drop for SlotPermit<L> {
+    fn drop(&mut self) {
+        self.handle.keys.unpin(self.slot);
+    }
 }
 
 impl<A: Stored, C: Clock> KeyedPermit<A, C> {
-    pub(super) const fn of_limiter(permit: RatePermit<A, C>) -> Self {
-        Self(Inner::Limiter(permit))
+    pub(super) const fn new(granted: Granted<RateLimiter<A, C>>) -> Self {
+        Self(granted)
     }
 
-    pub(super) const fn none() -> Self {
-        Self(Inner::None)
-    }
-
-    pub(super) const fn of_slot(
-        shard: Arc<Shard<A, C>>,
+    pub(super) fn of_slot(
+        handle: &Arc<Handle<RateLimiter<A, C>>>,
         id: Id,
-        line: usize,
-        grant: Grant,
-        version: u32,
+        slot: SlotGrant,
+        units: u64,
     ) -> Self {
-        Self(Inner::Slot(Slot { shard, id, line, grant, version }))
+        Self(Granted::Slot(SlotPermit::new(Arc::clone(handle), id, slot, units)))
     }
-}
 
-impl<A: Stored, C: Clock> Drop for Slot<A, C> {
-    fn drop(&mut self) {
-        self.shard.unpin(self.line);
+    pub(super) const fn free() -> Self {
+        Self(Granted::Free)
+    }
+
+    pub(super) const fn of_limiter(permit: crate::limiter::RatePermit<A, C>) -> Self {
+        Self(Granted::Limiter(permit))
     }
 }
 
@@ -64,48 +68,30 @@ impl<A: Stored, C: Clock> Permit for KeyedPermit<A, C> {
 
     fn cost(&self) -> Cost {
         match &self.0 {
-            Inner::Limiter(permit) => permit.cost(),
-            Inner::Slot(slot) => Cost::new(slot.grant.units),
-            Inner::None => Cost::ZERO,
+            Granted::Limiter(permit) => permit.cost(),
+            Granted::Slot(permit) => Cost::new(permit.units),
+            Granted::Free => Cost::ZERO,
         }
     }
 
     fn settle(self, actual: Cost) {
         match self.0 {
-            Inner::None => {}
-            Inner::Limiter(permit) => permit.settle(actual),
-            Inner::Slot(slot) if actual.units() == slot.grant.units => {}
-            Inner::Slot(slot) => slot.shard.settle(slot.id, slot.grant, slot.version, actual.units()),
+            Granted::Free => {}
+            Granted::Limiter(permit) => permit.settle(actual),
+            Granted::Slot(permit) => {
+                permit.handle.keys.settle(permit.id, permit.slot, permit.grant(), actual.units());
+            }
         }
     }
 
     fn status(&self, visit: &mut dyn FnMut(&LimitStatus)) {
         match &self.0 {
-            Inner::None => {}
-            Inner::Limiter(permit) => permit.status(visit),
-            Inner::Slot(slot) => {
-                if let Some(peek) = slot.shard.peek_unlocked(slot.id) {
-                    peek.tell(slot.shard.common.name.as_ref(), visit);
-                }
-            }
+            Granted::Free => {}
+            Granted::Limiter(permit) => permit.status(visit),
+            Granted::Slot(permit) => drop(permit.handle.keys.status_of_known(permit.id, visit)),
         }
     }
 }
-
-impl<A: Stored, C: Clock> Peek<A, C> {
-    pub(super) fn tell(&self, name: Option<&Name>, visit: &mut dyn FnMut(&LimitStatus)) {
-        match self {
-            Self::Limiter(limiter) => Limiter::<()>::status(limiter, &(), visit),
-            Self::Slot(bucket, backlog, now) => standings(bucket, *backlog, *now).tell(name, visit),
-        }
-    }
-}
-
-fn standings(bucket: &TokenBucket, backlog: u64, now: Timestamp) -> Statuses {
-    let mut state: <TokenBucket as Algorithm>::State = bucket.resume(now, backlog);
-    Statuses::of(bucket, &mut state, now)
-}
-
 impl<A: Stored, C: Clock> fmt::Debug for KeyedPermit<A, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedPermit").field("cost", &self.cost()).finish_non_exhaustive()
@@ -116,12 +102,13 @@ impl<A: Stored, C: Clock> fmt::Debug for KeyedPermit<A, C> {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
+    use crate::limiter::Limiter;
     use crate::units::Quota;
     use std::time::Duration;
 
     fn told(report: impl FnOnce(&mut dyn FnMut(&LimitStatus))) -> Vec<LimitStatus> {
         let mut told = Vec::new();
-        report(&mut |standing| told.push(standing.clone()));
+        report(&mut |status| told.push(LimitStatus { keys: None, ..status.clone() }));
         told
     }
 

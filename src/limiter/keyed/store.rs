@@ -1,150 +1,75 @@
-//! The keys that need a limiter of their own, and how many keys there may be.
+//! The interface between a keyed limit and what keeps the states of its keys.
+//!
+//! A [`Store`] answers for the keys whose state it has. Two implement it: the [`Table`](super::table::Table) keeps a word
+//! a key and takes no lock; the [`Map`](super::map::Map) keeps a limiter a key, whatever limiter that is
+//! ([`KeyLimiter`]). [`Keys`](super::keys::Keys) makes, moves and drops states.
 
-use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use super::table::{Id, SlotGrant, Spent};
+use super::tiers::Tier;
+use crate::algorithm::{Grant, TokenBucket};
+use crate::clock::Clock;
+use crate::types::{Denied, LimitStatus, Snapshot};
+use crate::units::Name;
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
-use crate::types::KeyStats;
+/// What is asked of a key that may have a state. `None` and `false`: its state is not in this store.
+pub(super) trait Store {
+    /// What is granted.
+    type Grant;
 
-/// The cap, and what there is under it.
-pub(crate) struct Room {
-    cap: usize,
-    keys: AtomicUsize,
-    evicted: AtomicU64,
-    refused: AtomicU64,
+    /// Takes `units` if they are left. With `keep`, the key is not dropped while the grant is out.
+    fn take(&self, id: Id, tier: Tier, units: u64, keep: bool) -> Taken<Self::Grant>;
+    /// Tells if `units` are left.
+    fn peek(&self, id: Id, units: u64) -> Option<Result<(), Denied>>;
+    fn snapshot(&self, id: Id) -> Option<Snapshot>;
+    fn status(&self, id: Id, visit: &mut dyn FnMut(&LimitStatus)) -> bool;
+    /// Takes `units` whether they are left or not. `false` also if the store cannot say the debt.
+    fn charge(&self, id: Id, units: u64) -> bool;
+    /// Gives back `units` of what a slot granted, as far as time has not restored them.
+    fn give_back(&self, id: Id, slot: SlotGrant, grant: Grant, units: u64) -> bool;
 }
 
-impl Room {
-    pub(crate) fn new(cap: usize) -> Self {
-        Self { cap, keys: AtomicUsize::new(0), evicted: AtomicU64::new(0), refused: AtomicU64::new(0) }
-    }
-
-    pub(super) const fn cap(&self) -> usize {
-        self.cap
-    }
-
-    fn keys(&self) -> usize {
-        self.keys.load(Ordering::Relaxed)
-    }
-
-    /// Whether a newcomer finds room only where another is dropped.
-    pub(crate) fn is_full(&self) -> bool {
-        self.keys() >= self.cap
-    }
-
-    /// Whether so many are there that it is time to look for idle ones.
-    pub(crate) fn is_half_full(&self) -> bool {
-        self.keys() >= self.cap / 2
-    }
-
-    /// Room for one more, if there is any.
-    pub(crate) fn take(&self) -> bool {
-        let more = |keys| (keys < self.cap).then_some(keys + 1);
-        self.keys.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
-    pub(crate) fn give_back(&self, keys: usize) {
-        self.keys.fetch_sub(keys, Ordering::Relaxed);
-    }
-
-    /// Keys were dropped: their room is free, or another's.
-    pub(crate) fn count_evicted(&self, keys: usize) {
-        self.evicted.fetch_add(keys as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn census(&self) -> KeyStats {
-        KeyStats::new(self.keys(), self.evicted.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
-    }
+/// The outcome of [`Store::take`].
+pub(super) enum Taken<G> {
+    Granted(G),
+    Denied(Denied),
+    /// The state of the key is not here, or must be looked at under the lock of its shard.
+    Elsewhere,
 }
 
-/// What is kept by key, in a map that can be walked round bit by bit.
-pub(crate) struct HashStore<K, V, S = RandomState> {
-    map: HashMap<K, Entry<V>, S>,
-    /// The keys in no order, walked round and round in search of idle ones.
-    ring: Vec<K>,
-    hand: usize,
-}
+/// A limiter that can be kept for each key.
+///
+/// A rate limiter is one. A limit of another kind, such as one on concurrency, becomes keyed by implementing this; the
+/// last two functions are for those whose states fit a slot.
+pub(crate) trait KeyLimiter: Clone + Send + Sync + 'static {
+    type Clock: Clock;
+    /// What all keys have in common: a clock, a queue, a name.
+    type Template: Clone + Send + Sync + 'static;
+    /// What differs from key to key.
+    type Quota: Clone + Send + 'static;
+    type Permit;
 
-/// What is kept by the hash of a key, or by what its slot is found by.
-pub(super) type ByHash<V> = HashStore<u64, V, BuildHasherDefault<Hashed>>;
+    /// A limiter with a fresh state.
+    fn new(template: &Self::Template, quota: &Self::Quota) -> Self;
+    fn clock(template: &Self::Template) -> &Self::Clock;
+    fn name(template: &Self::Template) -> Option<&Name>;
 
-struct Entry<V> {
-    value: V,
-    /// Where in the ring it stands.
-    at: usize,
-}
+    fn take(&self, units: u64) -> Result<Self::Permit, Denied>;
+    fn peek(&self, units: u64) -> Result<(), Denied>;
+    fn snapshot(&self) -> Snapshot;
+    fn status(&self, visit: &mut dyn FnMut(&LimitStatus));
+    fn charge(&self, units: u64);
+    /// Nobody holds or waits, and the state equals a fresh one.
+    fn is_fresh(&self) -> bool;
+    /// Goes on under another quota, unless a change of a higher number has come before: changes that are made outside of
+    /// the lock under which they were decided may overtake each other.
+    fn change(&self, number: u64, quota: Self::Quota);
 
-impl<K: Hash + Eq + Clone, V, S: BuildHasher + Default> HashStore<K, V, S> {
-    pub(crate) fn new() -> Self {
-        Self { map: HashMap::default(), ring: Vec::new(), hand: 0 }
+    /// The token bucket that this quota is, if it is one.
+    fn bucket(_template: &Self::Template, _quota: &Self::Quota) -> Option<TokenBucket> {
+        None
     }
-
-    pub(crate) fn get<Q>(&mut self, key: &Q) -> Option<&mut V>
-    where
-        Q: Hash + Eq + ?Sized,
-        K: Borrow<Q>,
-    {
-        self.map.get_mut(key).map(|entry| &mut entry.value)
-    }
-
-    pub(crate) fn insert(&mut self, key: K, value: V) -> &mut V {
-        let ring = &mut self.ring;
-        let entry = self.map.entry(key).or_insert_with_key(|key| {
-            ring.push(key.clone());
-            Entry { value, at: ring.len() - 1 }
-        });
-        &mut entry.value
-    }
-
-    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
-        let Entry { value, at } = self.map.remove(key)?;
-        self.ring.swap_remove(at);
-        if let Some(moved) = self.ring.get(at).and_then(|moved| self.map.get_mut(moved)) {
-            moved.at = at;
-        }
-        Some(value)
-    }
-
-    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
-        self.map.values().map(|entry| &entry.value)
-    }
-
-    /// Looks at the next few, drops those that are idle, and says so.
-    pub(crate) fn sweep(&mut self, looks: usize, idle: impl Fn(&V) -> bool, mut dropped: impl FnMut(V)) {
-        for _ in 0..looks.min(self.ring.len()) {
-            self.hand %= self.ring.len().max(1);
-            let Some(key) = self.ring.get(self.hand) else { return };
-            if self.map.get(key).is_some_and(|entry| idle(&entry.value)) {
-                let key = key.clone();
-                if let Some(value) = self.remove(&key) {
-                    dropped(value);
-                }
-            } else {
-                self.hand += 1;
-            }
-        }
-    }
-}
-
-/// A hash is a hash already. Multiplied, because those of one map have some bits in common.
-#[derive(Default)]
-pub(super) struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _bytes: &[u8]) {
-        unreachable!("a hash is one word")
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
+    /// A limiter that goes on from the state of a slot.
+    fn resume(template: &Self::Template, quota: &Self::Quota, spent: &Spent) -> Self;
+    /// Gives back `units` of what was granted before [`resume`](Self::resume).
+    fn give_back(&self, grant: Grant, units: u64);
 }

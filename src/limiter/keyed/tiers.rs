@@ -1,21 +1,30 @@
+//! The quota of each key: the default one, that of a tier, or its own.
+
 use std::collections::HashMap;
 
-/// A quota that some keys have in place of the default one. Made by [`Keyed::tier`](super::Keyed::tier).
+/// A class of keys with a quota of its own. [`KeyedBuilder::tier`](super::KeyedBuilder::tier) gives it one, and
+/// [`KeyedBuilder::tier_by`](super::KeyedBuilder::tier_by) says which keys belong to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tier(u32);
 
 impl Tier {
-    /// The quota the limiter was built with.
+    /// The quota that the limit was built with.
     pub const DEFAULT: Self = Self(0);
     /// No limit: asks of such keys pass without a charge.
     pub const EXEMPT: Self = Self(u32::MAX);
+
+    /// The tier of this number. The numbers are yours: `const PAID: Tier = Tier::new(1);`.
+    #[must_use]
+    pub const fn new(number: u16) -> Self {
+        Self(number as u32 + 1)
+    }
 }
 
-/// Which quota a state has been made for.
+/// Which quota a state was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plan {
     Tier(Tier),
-    /// One of the key's own, told from the key's earlier ones by its number.
+    /// The key's own. The number tells it from earlier ones of the key.
     Own(u64),
 }
 
@@ -23,66 +32,51 @@ impl Plan {
     pub(super) const DEFAULT: Self = Self::Tier(Tier::DEFAULT);
 }
 
-/// The quotas there are besides the default one, and the keys, by their hashes, that have their own.
+/// The quotas there are, and the keys, by their hashes, that have their own or are exempt.
 #[derive(Clone)]
-pub(super) struct Tiers<A> {
-    quotas: Vec<A>,
-    own: HashMap<u64, (Plan, Option<A>)>,
+pub(super) struct Plans<Q> {
+    pub(super) default: Q,
+    tiers: Vec<(Tier, Q)>,
+    own: HashMap<u64, (Plan, Option<Q>)>,
 }
 
-impl<A: Clone> Tiers<A> {
-    pub(super) fn new() -> Self {
-        Self { quotas: Vec::new(), own: HashMap::new() }
+impl<Q: Clone> Plans<Q> {
+    pub(super) fn new(default: Q, tiers: &[(Tier, Q)]) -> Self {
+        Self { default, tiers: tiers.to_vec(), own: HashMap::new() }
     }
 
-    /// The same tiers, without keys of their own.
-    pub(super) fn of_all(&self) -> Self {
-        Self { quotas: self.quotas.clone(), own: HashMap::new() }
+    /// Gives a key a quota of its own; `None` exempts it.
+    pub(super) fn set_own(&mut self, hash: u64, plan: Plan, quota: Option<Q>) {
+        self.own.insert(hash, (plan, quota));
     }
 
-    /// The keys that have their own.
-    pub(super) fn own(&self) -> impl Iterator<Item = (u64, (Plan, Option<A>))> {
-        self.own.iter().map(|(hash, own)| (*hash, own.clone()))
+    pub(super) fn forget_own(&mut self, hash: u64) {
+        self.own.remove(&hash);
     }
 
-    /// Gives a key an algorithm of its own, or exempts it.
-    pub(super) fn set_own(&mut self, hash: u64, plan: Plan, algorithm: Option<A>) {
-        self.own.insert(hash, (plan, algorithm));
+    /// Changes the quota of a tier. Nothing happens for a tier that this limit does not have.
+    pub(super) fn set_tier(&mut self, tier: Tier, quota: Q) {
+        if tier == Tier::DEFAULT {
+            self.default = quota;
+        } else if let Some((_, known)) = self.tiers.iter_mut().find(|(known, _)| *known == tier) {
+            *known = quota;
+        }
     }
 
-    pub(super) fn add_own(&mut self, hash: u64, own: (Plan, Option<A>)) {
-        self.own.insert(hash, own);
-    }
-
-    pub(super) fn add(&mut self, algorithm: A) -> Tier {
-        self.quotas.push(algorithm);
-        // More tiers than fit a word do not fit the memory either.
-        Tier(self.quotas.len() as u32)
-    }
-
-    /// The algorithm of a tier; `None` for the default one and for one that is not of this limiter.
-    pub(super) fn algorithm_mut(&mut self, tier: Tier) -> Option<&mut A> {
-        self.quotas.get_mut((tier.0 as usize).checked_sub(1)?)
-    }
-
-    /// The plan of a key that is of `tier` unless it has one of its own, and its algorithm. `None`: it is exempt.
-    pub(super) fn plan<'a>(&'a self, hash: u64, tier: Tier, default: &'a A) -> Option<(Plan, &'a A)> {
+    /// The quota of a key: its own, or else that of its tier, or else the default one. `None`: it is exempt.
+    pub(super) fn of(&self, hash: u64, tier: Tier) -> Option<(Plan, &Q)> {
         if !self.own.is_empty() {
-            if let Some((plan, algorithm)) = self.own.get(&hash) {
-                return algorithm.as_ref().map(|algorithm| (*plan, algorithm));
+            if let Some((plan, quota)) = self.own.get(&hash) {
+                return quota.as_ref().map(|quota| (*plan, quota));
             }
         }
         if tier == Tier::EXEMPT {
             return None;
         }
-        let of_tier = (tier.0 as usize).checked_sub(1).and_then(|index| self.quotas.get(index));
+        let of_tier = self.tiers.iter().find(|(known, _)| *known == tier);
         Some(match of_tier {
-            Some(algorithm) => (Plan::Tier(tier), algorithm),
-            None => (Plan::DEFAULT, default),
+            Some((_, quota)) => (Plan::Tier(tier), quota),
+            None => (Plan::DEFAULT, &self.default),
         })
-    }
-
-    pub(super) fn forget_own(&mut self, hash: u64) {
-        self.own.remove(&hash);
     }
 }

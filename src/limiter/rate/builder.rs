@@ -1,7 +1,7 @@
 use crate::algorithm::{Anchor, FixedWindow, SlidingWindow};
 use crate::clock::{Clock, DefaultClock};
 use crate::core::{Named, Options, Queue};
-use crate::limiter::{RateLimiter, Stored};
+use crate::limiter::{KeyedBuilder, RateLimiter, Stored};
 use crate::units::{Name, NameError, QuotaError};
 
 /// Options of a rate limiter. [`build`](RateBuilder::build) tells what is wrong with them.
@@ -15,10 +15,10 @@ pub struct RateBuilder<A, C = DefaultClock> {
 
 /// What a limiter was built from, to build more of the same kind.
 #[derive(Debug, Clone)]
-pub(in crate::limiter) struct Template<A, C> {
-    pub(in crate::limiter) algorithm: A,
-    pub(in crate::limiter) options: Named<C>,
-    pub(in crate::limiter) lends: bool,
+pub(crate) struct Template<A, C> {
+    pub(crate) algorithm: A,
+    pub(crate) options: Named<C>,
+    pub(crate) lends: bool,
 }
 
 impl<A, C: Clone> Template<A, C> {
@@ -68,16 +68,25 @@ impl<A: Stored, C: Clock> RateBuilder<A, C> {
         self
     }
 
+    /// Makes it a limit for each key: options of keys follow.
+    pub fn keyed<K>(self) -> KeyedBuilder<K, A, C> {
+        KeyedBuilder::new(self.template())
+    }
+
     /// The limiter. It starts now.
     ///
     /// # Errors
     /// What is wrong with the quota or the options.
     pub fn build(self) -> Result<RateLimiter<A, C>, QuotaError> {
-        let Self { algorithm, options, lends } = self;
-        let options = options.checked().map_err(QuotaError::Name)?;
-        let limiter = RateLimiter::from_template(&Template { algorithm: algorithm?, options, lends });
+        let limiter = RateLimiter::from_template(&self.template()?);
         limiter.limit.expect_use();
         Ok(limiter)
+    }
+
+    fn template(self) -> Result<Template<A, C>, QuotaError> {
+        let Self { algorithm, options, lends } = self;
+        let options = options.checked().map_err(QuotaError::Name)?;
+        Ok(Template { algorithm: algorithm?, options, lends })
     }
 }
 

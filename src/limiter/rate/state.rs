@@ -52,16 +52,6 @@ impl<A: Stored> RateState<A> {
         self.starts_full
     }
 
-    pub(super) fn state_alone(
-        &self,
-        now: Timestamp,
-        is_plain: impl FnOnce(&A, &A::State, Timestamp, Option<Timestamp>) -> bool,
-    ) -> Option<(A, A::State, Timestamp)> {
-        let reset = self.reset.map(|(at, _)| at);
-        let plain = is_plain(&self.algorithm, &self.state, now, reset);
-        plain.then(|| (self.algorithm.clone(), self.state.clone(), now))
-    }
-
     pub(in crate::limiter) fn change(&mut self, next: A, now: Timestamp) {
         self.epoch = self.epoch.wrapping_add(1);
         self.starts_full = starts_full(&next, now);
