@@ -152,7 +152,7 @@ fn quotas_have_the_form_that_is_documented() {
         assert!(has_slots(Quota::per_day(count)), "{count} a day");
     }
     for burst in 1..=440 {
-        for unit_ns in [270_000_001, 86_400_000_000_007, 31_557_600_000_000_000, 1_000_000_007] {
+        for unit_ns in [270_000_001, 86_400_000_000_007, 2_629_800_000_000_000, 1_000_000_007] {
             let quota = Quota::per(17, std::time::Duration::from_nanos(17 * unit_ns + 1)).burst(burst);
             assert!(has_slots(quota), "{quota}");
         }
