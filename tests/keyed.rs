@@ -12,7 +12,7 @@ use std::time::Duration;
 use tollgate::algorithm::{Algorithm, AllOf, Any, FromQuota, When};
 use tollgate::{
     Cost, KeyStats, Keyed, KeyedBuilder, LimitStatus, Limiter, LimiterExt, ManualClock, Permit, Policy,
-    Quota, RateLimiter, Reason, SlidingWindow, Tier, Timestamp, TokenBucket,
+    Quota, QuotaError, RateLimiter, Reason, SlidingWindow, Tier, Timestamp, TokenBucket,
 };
 
 /// Counts what is allocated, to tell what a key costs.
@@ -462,4 +462,43 @@ fn a_key_takes_what_is_documented_and_a_flood_takes_no_more() {
     assert!(keys as u64 <= KEYS);
     let now = LIVE_BYTES.load(Ordering::Relaxed) - before;
     assert!(now <= full + full / 20, "{now} bytes where {full} were enough");
+}
+
+#[test]
+fn options_that_admit_nobody_do_not_build() {
+    let builder = || TokenBucket::builder(Quota::per_second(1)).keyed::<u64>();
+    assert_eq!(builder().max_keys(0).build().unwrap_err(), QuotaError::ZeroKeys);
+    let paid = Tier::new(7);
+    assert_eq!(builder().tier(paid, Quota::per_second(2)).build().unwrap_err(), QuotaError::UnusableTier);
+    let exempt = builder().tier(Tier::EXEMPT, Quota::per_second(2)).tier_by(|_| Tier::EXEMPT);
+    assert_eq!(exempt.build().unwrap_err(), QuotaError::UnusableTier);
+    let zero = builder().tier(paid, Quota::per_second(0)).tier_by(move |_| paid);
+    assert_eq!(zero.build().unwrap_err(), QuotaError::ZeroCount);
+    let default = builder().tier(Tier::DEFAULT, Quota::per_second(3)).build().unwrap();
+    assert!(default.check(&1, 3).is_ok() && default.check(&1, 1).is_err());
+}
+
+#[test]
+fn clones_share_what_the_builder_made() {
+    let _alone = alone();
+    let (keyed, _clock) = builder(Quota::per_hour(5));
+    let keyed = keyed.max_keys(1).build().unwrap();
+    let clone = keyed.clone();
+    assert_eq!(spend(&clone, 1), 5);
+    assert_eq!(spend(&keyed, 1), 0);
+    assert_eq!(keyed.check(&2, 1).unwrap_err().reason(), Reason::TooManyKeys);
+}
+
+#[test]
+fn threads_wait_for_a_key() {
+    let keyed = TokenBucket::new(Quota::every(Duration::from_millis(20))).unwrap().keyed::<u64>();
+    let started = std::time::Instant::now();
+    for _ in 0..3 {
+        assert_eq!(keyed.acquire_blocking(&1, 1).unwrap().cost(), Cost::new(1));
+    }
+    assert!(started.elapsed() >= Duration::from_millis(40));
+    let short = tollgate::Ask::from(1).within(Duration::from_millis(1));
+    assert_eq!(keyed.acquire_blocking(&1, short).unwrap_err().reason(), Reason::Exhausted);
+    assert!(keyed.acquire_blocking(&2, short).is_ok(), "another key does not wait");
+    assert_eq!(keyed.acquire_blocking(&3, 2).unwrap_err().reason(), Reason::ExceedsCapacity);
 }

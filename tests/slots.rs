@@ -392,7 +392,7 @@ fn a_change_of_quota_reaches_every_key_wherever_it_is() {
 }
 
 #[test]
-fn one_that_waits_is_passed_by_nobody_and_goes_back_to_its_slot() {
+fn a_key_that_waits_is_passed_by_nobody() {
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};

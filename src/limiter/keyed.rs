@@ -23,6 +23,8 @@ mod permit;
 mod room;
 mod store;
 mod table;
+#[cfg(all(test, not(tollgate_loom)))]
+mod tests;
 mod tiers;
 
 pub use acquire::AcquireKeyed;
@@ -66,23 +68,27 @@ use tiers::Plans;
 ///
 /// # Memory
 ///
-/// A key has one of two forms, with the same decisions to the nanosecond:
+/// A key has one of two forms:
 ///
 /// * A **slot** takes 16 bytes and no lock. All slots are allocated when the first key comes.
 /// * A **limiter** takes up to 700 bytes, and a lock for each decision.
 ///
-/// Slots are for token buckets alone, and for quotas that 42 bits say exactly. Let *n* units in *p* nanoseconds be the
-/// quota in lowest terms: its keys have slots if *n* is at most 16 and *p* times the burst is at most
-/// 3,848,290,697,216 ns, a little more than an hour.
+/// Slots are for token buckets whose quota fits them:
 ///
 /// | quota of a token bucket | form |
 /// |---|---|
-/// | 1 to 16 a second or a minute, and these times 10, 100, 1000 ...; any burst up to a minute's worth | slot |
-/// | 1, 2, 3, 5, 10, 100, 1000, 5000 an hour; one each 90 seconds with a burst of 40 | slot |
+/// | 1 to 16 a second, and these times 10, 100, 1000 ...; a burst of up to a minute's worth | slot |
+/// | the same a minute; up to 200 an hour, and 1000 or 5000; up to 500 a day, and 1000 | slot |
 /// | [`Quota::once`](crate::Quota::once) | slot |
-/// | 17, 99 or 101 a second; 7 an hour; 10 a minute with a burst of 1000 | limiter |
-/// | 1000 a day, and whatever takes longer than an hour to refill | limiter |
+/// | 17, 99 or 101 a second; 10,000 a day at once | limiter |
 /// | any that [lends above its capacity](crate::RateBuilder::lend_above_capacity) | limiter |
+///
+/// The rule: let *n* units in *p* nanoseconds be the quota in lowest terms. If *n* is at most 16 and *p* times the burst is
+/// at most 3,848,290,697,216 (a burst that refills within an hour), keys have slots, and each decision is the one of a
+/// [`RateLimiter`] to the nanosecond. Otherwise keys have slots if 42 bits count the burst in ticks of which a unit has at
+/// least 2³² (2³¹ if that is a whole number), as they do where a unit takes 0.27 seconds or more and the burst is at most
+/// 440 units that refill within a century: a unit then comes back late by one part in 2·10⁹ at most, and never early. Keys of all other quotas have
+/// limiters from the start.
 ///
 /// A key with a slot gets a limiter when it first waits, owes, is reset, has a quota of its own or of a tier, or when a
 /// handle of it is taken ([`get`](Keyed::get)); so do all keys when the quota becomes one without slots. It keeps the

@@ -88,6 +88,7 @@ impl<L: KeyLimiter> Keys<L> {
                     }
                 };
                 if !fits {
+                    self.sweep_slots(usize::MAX);
                     // No slots are made from here on, and none is left after the walk.
                     table.live_ids(|id| {
                         self.move_out(&mut self.map.lock(id), id);

@@ -34,6 +34,15 @@ impl<L: KeyLimiter> Keys<L> {
         shard.limiters.sweep(looks, |entry| self.is_fresh(entry), |entry| self.dropped(&entry));
     }
 
+    /// Drops the expired slots of the next few buckets.
+    pub(super) fn sweep_slots(&self, buckets: usize) {
+        if let Some(table) = &self.table {
+            let dropped = table.sweep(buckets, self.clock().now().as_ns());
+            self.room.give_back(dropped);
+            self.room.count_evicted(dropped);
+        }
+    }
+
     /// Takes room for a new key, with what can be dropped for it.
     pub(super) fn make_room(&self, shard: &mut Shard<L>) -> bool {
         if self.room.is_half_full() {
@@ -46,11 +55,7 @@ impl<L: KeyLimiter> Keys<L> {
     #[inline(never)]
     fn make_room_at_cap(&self, shard: &mut Shard<L>) -> bool {
         self.sweep(shard, LOOKS_AT_CAP);
-        if let Some(table) = &self.table {
-            let dropped = table.sweep(BUCKETS_AT_CAP, self.clock().now().as_ns());
-            self.room.give_back(dropped);
-            self.room.count_evicted(dropped);
-        }
+        self.sweep_slots(BUCKETS_AT_CAP);
         if self.room.take() {
             return true;
         }

@@ -151,6 +151,12 @@ fn quotas_have_the_form_that_is_documented() {
     for count in (1..=500).chain([1_000]) {
         assert!(has_slots(Quota::per_day(count)), "{count} a day");
     }
+    for burst in 1..=440 {
+        for unit_ns in [270_000_001, 86_400_000_000_007, 2_629_800_000_000_000, 1_000_000_007] {
+            let quota = Quota::per(17, std::time::Duration::from_nanos(17 * unit_ns + 1)).burst(burst);
+            assert!(has_slots(quota), "{quota}");
+        }
+    }
     assert!(has_slots(Quota::per_day(10_000).burst(100)) && has_slots(Quota::once(1_000_000)));
     for quota in
         [Quota::per_second(17), Quota::per_second(99), Quota::per_second(101), Quota::per_day(10_000)]
