@@ -87,8 +87,8 @@ use tiers::Plans;
 /// at most 3,848,290,697,216 (a burst that refills within an hour), keys have slots, and each decision is the one of a
 /// [`RateLimiter`] to the nanosecond. Otherwise keys have slots if 42 bits count the burst in ticks of which a unit has at
 /// least 2³² (2³¹ if that is a whole number), as they do where a unit takes 0.27 seconds or more and the burst is at most
-/// 440 units: a unit then comes back late by one part in 2·10⁹ at most, and never early. Keys of all other quotas have
-/// limiters from the start.
+/// 440 units that refill within a century: a unit then comes back late by one part in 2·10⁹ at most, and never early. Keys
+/// of all other quotas have limiters from the start.
 ///
 /// A key with a slot gets a limiter when it first waits, owes, is reset, has a quota of its own or of a tier, or when a
 /// handle of it is taken ([`get`](Keyed::get)); so do all keys when the quota becomes one without slots. It keeps the
