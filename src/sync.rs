@@ -40,33 +40,6 @@ pub(crate) fn spin(_times: u32) {
     yield_now();
 }
 
-/// A small number of this thread's own, for spreading what threads share. Given when it is first asked for.
-#[inline]
-pub(crate) fn thread_number() -> usize {
-    const NONE: usize = usize::MAX;
-    thread_local_const! { static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(NONE); }
-    NUMBER.with(|number| match number.get() {
-        NONE => {
-            number.set(next_thread_number());
-            number.get()
-        }
-        known => known,
-    })
-}
-
-#[cfg(not(tollgate_loom))]
-#[cold]
-fn next_thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-#[cfg(tollgate_loom)]
-fn next_thread_number() -> usize {
-    loom::lazy_static! { static ref NEXT: AtomicUsize = AtomicUsize::new(0); }
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
 #[cfg(tollgate_loom)]
 use loom::sync::Mutex as Inner;
 #[cfg(tollgate_loom)]

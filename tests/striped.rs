@@ -595,6 +595,21 @@ fn one_who_waits_gives_back_what_its_thread_holds() {
     assert_eq!(drain(&limit), 8);
 }
 
+/// Seen to fail on: a refund into what its thread holds although somebody waits.
+#[test]
+fn a_refund_reaches_those_who_wait() {
+    let (limit, _) = limit(2);
+    let worker = Worker::new();
+    worker.fill(&limit);
+    let permit = worker.take(&limit, 5);
+    assert_eq!(drain(&limit), 25);
+    let mut waiting = limit.acquire(4);
+    assert!(poll(&mut waiting).is_pending());
+    worker.run(move || permit.refund());
+    assert!(matches!(poll(&mut waiting), Poll::Ready(Ok(_))));
+    assert_eq!(drain(&limit), 1);
+}
+
 /// Seen to fail on: a thread that waits and leaves the change of epoch open.
 #[test]
 fn a_thread_waits_without_a_runtime() {

@@ -1,7 +1,7 @@
 use super::Concurrency;
 use crate::clock::{Clock, DefaultClock};
 use crate::core::{Options, Queue};
-use crate::sync::per_thread::one_for_each_core;
+use crate::sync::per_thread::cores;
 use crate::units::{Name, NameError};
 
 /// More than any machine has cores, and 256 kB.
@@ -63,6 +63,6 @@ impl<C: Clock> ConcurrencyBuilder<C> {
 /// Enough slots for each core that a thread finds one at its own stripe nearly always; else one stripe.
 pub(super) fn stripes_for(slots: u64) -> usize {
     const ENOUGH: u64 = 8;
-    let cores = one_for_each_core().min(STRIPES_MAX).next_power_of_two();
+    let cores = cores().min(STRIPES_MAX).next_power_of_two();
     if slots / ENOUGH >= cores as u64 { cores } else { 1 }
 }

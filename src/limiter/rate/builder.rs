@@ -63,9 +63,11 @@ impl<A: Stored, C: Clock> RateBuilder<A, C> {
     }
 
     /// The same over what `change` makes of the algorithm.
-    pub(in crate::limiter) fn map(mut self, change: impl FnOnce(A) -> Result<A, QuotaError>) -> Self {
-        self.algorithm = self.algorithm.and_then(change);
-        self
+    pub(in crate::limiter) fn map<B>(
+        self,
+        change: impl FnOnce(A) -> Result<B, QuotaError>,
+    ) -> RateBuilder<B, C> {
+        RateBuilder { algorithm: self.algorithm.and_then(change), options: self.options, lends: self.lends }
     }
 
     /// Makes it a limit for each key: options of keys follow.

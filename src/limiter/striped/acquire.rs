@@ -4,49 +4,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::bucket::SharedBucket;
 use super::permit::StripedPermit;
-use super::shared::InQueue;
 use super::stripe::{Stripe, Taken};
 use crate::clock::{Clock, DefaultClock};
-use crate::types::{Ask, Denied, Error};
+use crate::core::Acquire;
+use crate::limiter::rate::RateState;
+use crate::types::Error;
 use crate::units::Timestamp;
 
 /// The wait for a [`StripedPermit`]. Cancel-safe: see [`Striped::acquire`](crate::Striped::acquire).
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireStriped<C: Clock = DefaultClock> {
-    /// Of the thread it was asked on. Polled first on another one it takes from what is shared.
-    stripe: Option<Arc<Stripe<C>>>,
-    ask: Ask,
-    deadline: Option<Timestamp>,
-    waiting: Option<InQueue<C>>,
-}
-
-impl<C: Clock> AcquireStriped<C> {
-    #[inline]
-    pub(super) fn new(stripe: Arc<Stripe<C>>, ask: Ask) -> Self {
-        let deadline = stripe.shared.central.limit.deadline(ask.max_wait());
-        Self { stripe: Some(stripe), ask, deadline, waiting: None }
-    }
-
-    #[cold]
-    fn poll_queue(&mut self, cx: &mut Context<'_>) -> Poll<Result<Taken, Denied>> {
-        let Some(stripe) = &self.stripe else {
-            panic!("an acquire was polled after it had given its answer");
-        };
-        if let Some(waiting) = &mut self.waiting {
-            return Pin::new(waiting).poll(cx).map_ok(|(_, grant)| Taken::granted(grant));
-        }
-        match stripe.take_here(self.ask.units().units()) {
-            Err(denied) if stripe.shared.would_wait(self.ask, self.deadline, &denied) => {
-                let (mut waiting, joining) = stripe.join(self.ask, self.deadline);
-                let polled = Pin::new(&mut waiting).poll(cx);
-                drop(joining);
-                self.waiting = Some(waiting);
-                polled.map_ok(|(_, grant)| Taken::granted(grant))
-            }
-            answer => Poll::Ready(answer),
-        }
-    }
+    /// Of the thread that asked, until the answer. Polled first on another one, it takes from the shared bucket.
+    pub(super) stripe: Option<Arc<Stripe<C>>>,
+    pub(super) units: u64,
+    pub(super) deadline: Option<Timestamp>,
+    /// Once the first poll was denied.
+    pub(super) waiting: Option<Acquire<RateState<SharedBucket>, C>>,
 }
 
 impl<C: Clock> Future for AcquireStriped<C> {
@@ -54,23 +29,25 @@ impl<C: Clock> Future for AcquireStriped<C> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let units = self.ask.units().units();
-        let taken = match &self.stripe {
-            Some(stripe) if self.waiting.is_none() && stripe.spend_here(units) => Ok(stripe.spent(units)),
-            _ => ready!(self.poll_queue(cx)),
+        let Self { stripe, units, deadline, waiting } = &mut *self;
+        let here = stripe.as_ref().expect("an acquire was polled after it had given its answer");
+        let first = waiting.is_none().then(|| here.take_here(*units));
+        let taken = match first {
+            Some(Err(denied)) if !here.would_wait(*deadline, &denied) => Err(denied),
+            Some(Ok(taken)) => Ok(taken),
+            _ => {
+                let waiting = waiting.get_or_insert_with(|| here.enqueue(*units, *deadline));
+                ready!(Pin::new(waiting).poll(cx)).map(|(_, grant)| Taken::granted(grant))
+            }
         };
-        self.waiting = None;
-        let stripe = self.stripe.take();
-        Poll::Ready(match (taken, stripe) {
-            (Ok(taken), Some(stripe)) => Ok(StripedPermit::new(stripe, taken)),
-            (Err(denied), _) => Err(Error::Denied(denied)),
-            (Ok(_), None) => unreachable!("what is taken is taken at a stripe"),
-        })
+        *waiting = None;
+        let stripe = stripe.take().expect("it is taken with the answer");
+        Poll::Ready(taken.map(|taken| StripedPermit { stripe, taken }).map_err(Error::Denied))
     }
 }
 
 impl<C: Clock> fmt::Debug for AcquireStriped<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireStriped").field("ask", &self.ask).finish_non_exhaustive()
+        f.debug_struct("AcquireStriped").field("units", &self.units).finish_non_exhaustive()
     }
 }

@@ -10,16 +10,9 @@ use crate::units::Cost;
 /// Proof that one may act once. Dropped, its charge stands. See [`Striped`](crate::Striped) for what a refund is worth.
 #[must_use = "a permit stands for the work done under it; a charge alone is `check`"]
 pub struct StripedPermit<C: Clock = DefaultClock> {
-    /// Of the thread it was taken on: its count is on a line that no other thread needs.
-    stripe: Arc<Stripe<C>>,
-    taken: Taken,
-}
-
-impl<C: Clock> StripedPermit<C> {
-    #[inline]
-    pub(super) const fn new(stripe: Arc<Stripe<C>>, taken: Taken) -> Self {
-        Self { stripe, taken }
-    }
+    /// Of the thread that asked: its count is on a cache line that no other thread needs.
+    pub(super) stripe: Arc<Stripe<C>>,
+    pub(super) taken: Taken,
 }
 
 impl<C: Clock> Permit for StripedPermit<C> {
@@ -36,11 +29,14 @@ impl<C: Clock> Permit for StripedPermit<C> {
     /// What other threads hold is not counted as left.
     fn status(&self, visit: &mut dyn FnMut(&LimitStatus)) {
         let held = self.stripe.held();
-        Limiter::<()>::status(&self.stripe.shared.central, &(), &mut |standing| {
-            let remaining = standing.remaining.saturating_add(held).min(standing.policy.limit);
-            visit(&LimitStatus { remaining, ..standing.clone() });
-        });
+        Limiter::<()>::status(&self.stripe.limiter, &(), &mut |status| visit(&with_held(status, held)));
     }
+}
+
+/// The status with so many units more left, up to the capacity.
+pub(super) fn with_held(status: &LimitStatus, held: u64) -> LimitStatus {
+    let remaining = status.remaining.saturating_add(held).min(status.policy.limit);
+    LimitStatus { remaining, ..status.clone() }
 }
 
 impl<C: Clock> fmt::Debug for StripedPermit<C> {
