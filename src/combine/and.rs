@@ -422,17 +422,15 @@ impl<P: Part> AcquireAll<P> {
     ) -> Poll<Result<P::Permit, Error<P::Fault>>> {
         loop {
             match &mut self.stage {
-                Stage::Fresh => {
-                    self.stage = match self.part.peek_rest().or_else(|_| self.part.peek()) {
-                        Ok(()) => Stage::Takes,
-                        Err(denied) => self.waits_for(denied, cx, is_thread)?,
-                    };
-                }
+                Stage::Fresh => match self.part.peek_rest().or_else(|_| self.part.peek()) {
+                    Ok(()) => self.stage = Stage::Takes,
+                    Err(denied) => self.wait_for(denied, cx, is_thread)?,
+                },
                 Stage::Takes => match ready!(self.part.poll_take(cx)) {
                     Err(Error::Denied(denied)) => {
                         // Of all members, not only of the first that denied.
                         let denied = self.part.peek().err().unwrap_or(denied);
-                        self.stage = self.waits_for(denied, cx, is_thread)?;
+                        self.wait_for(denied, cx, is_thread)?;
                     }
                     answer => {
                         self.stage = Stage::Done;
@@ -460,13 +458,13 @@ impl<P: Part> AcquireAll<P> {
         }
     }
 
-    /// The stage after `denied`, or the denial if the ask does not wait for it.
-    fn waits_for(
+    /// Begins to wait after `denied`, unless that does not help.
+    fn wait_for(
         &mut self,
         denied: Denied,
         cx: &mut Context<'_>,
         is_thread: bool,
-    ) -> Result<Stage, Error<P::Fault>> {
+    ) -> Result<(), Error<P::Fault>> {
         let left = self.left();
         self.stage = Stage::Done;
         let helps = matches!(denied.reason(), Reason::Exhausted | Reason::Paused);
@@ -479,12 +477,17 @@ impl<P: Part> AcquireAll<P> {
         if members.is_empty() || (self.part.stage() != PartStage::Local && self.part.peek().is_ok()) {
             return match denied.retry_after() {
                 Some(wait) if left.is_none_or(|left| wait <= left) => {
-                    Ok(Stage::Sleeps(Sleep::new(DefaultClock::default(), wait)))
+                    self.stage = Stage::Sleeps(Sleep::new(DefaultClock::default(), wait));
+                    Ok(())
                 }
                 _ => Err(denied.into()),
             };
         }
-        Ok(Stage::Waits(Joint::enter(members, left, cx.waker(), is_thread, self.rank)?))
+        let joint = Joint::enter(members, left, cx.waker(), is_thread, self.rank)?;
+        // Noted before foreign code runs: if that panics, the drop leaves the queues.
+        self.stage = Stage::Waits(Arc::clone(&joint));
+        joint.begin();
+        Ok(())
     }
 }
 

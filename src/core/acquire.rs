@@ -12,6 +12,7 @@ use super::limit::Limit;
 use super::queue::{Answer, Rank, next_rank};
 use super::state::{LimitState, Load, Outcome};
 use super::waiting::Entry;
+use super::wake::in_drop;
 use crate::clock::Clock;
 use crate::types::Denied;
 use crate::units::Timestamp;
@@ -134,7 +135,7 @@ impl<S: LimitState, C: Clock> Drop for Acquire<S, C> {
     #[inline]
     fn drop(&mut self) {
         if let (Some(limit), Some(rank)) = (&self.limit, self.rank) {
-            limit.leave(rank);
+            in_drop(|| limit.leave(rank));
         }
     }
 }

@@ -5,29 +5,34 @@
 //!    locks. So no limit hands out more than it promises, and a charge is dated when the whole ask is granted.
 //! 2. Asks to the same limits form a [`Group`], in the order of arrival. Only the first, the *leader*, stands in the
 //!    queue of a limit, in general in one: that of the first limit that refused it. Its position is by its rank.
-//! 3. A limit whose head is a leader that it could grant to offers it a try ([`Group::attempt`]). If another limit
-//!    refuses, the leader moves to that one's queue with its rank. Those behind it are not kept waiting.
+//! 3. A limit whose head is a leader that it could grant to offers it a try. If another limit refuses, the leader moves
+//!    to that one's queue with its rank. Those behind it are not kept waiting: it is no longer ahead of them.
 //! 4. That alone starves: limits kept busy by others are never free at the same instant. So the leader counts how often
-//!    it was *overtaken*: a limit refuses that could have granted at an earlier try, which time alone does not bring
-//!    about. After [`PATIENCE`] of those it keeps the head of each limit that could grant, in the order of the limits'
-//!    addresses, and waits at the first that cannot, until all can. This is the only time at which units are left idle.
-//!    One order for all, so there is no deadlock; each such wait is for the next grant of one limit, so it is bounded.
+//!    it was *overtaken*: a limit refuses that could have granted at the try before, which time alone does not bring
+//!    about. After [`PATIENCE`] of those it keeps the head of limits that could grant while it waits for the others. This
+//!    is the only time at which units are left idle, so a limit is kept only if the others are expected to take no
+//!    longer than the leader has waited for that limit: one of ten a second is not kept idle for one of one an hour. The
+//!    limit with the longest wait is kept as soon as it could grant, then the next: the leader waits once for each.
+//!
+//! Nothing is taken while a head is kept, and positions in all queues are by rank: the oldest ask is ahead everywhere,
+//! so there is no deadlock. A queue that serves the newest first has no head to keep.
 //!
 //! Whoever drives a limit makes the try, on any thread: a future that is leaked or never polled again costs its own
 //! grant and stops nobody.
 //!
 //! **Locks.** A group's lock comes before those of limits; limits are locked in the order of their addresses. No group
-//! is locked under a limit's lock: an offer is noted in [`Work`] and made once the limit is unlocked.
+//! is locked under a limit's lock: what is left to do is noted in [`Work`] and done once the limit is unlocked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::member::{LockedMember, Members, Wait};
+use super::member::{Driven, LockedMember, Members, Wait};
 use super::queue::{Rank, next_rank};
-use super::wake::{Panicked, wake_all};
-use crate::sync::{Mutex, yield_now};
+use super::wake::{Panicked, in_drop, wake_all};
+use crate::sync::Mutex;
 use crate::types::{Denied, Reason};
 use crate::units::Timestamp;
 
@@ -37,7 +42,7 @@ const PATIENCE: u32 = 4;
 /// An ask to several limits that waits.
 pub(crate) struct Joint {
     rank: Rank,
-    members: Members,
+    members: Arc<Members>,
     /// By the clock of the first member.
     deadline: Option<Timestamp>,
     group: Arc<Group>,
@@ -55,94 +60,138 @@ pub(crate) struct Group {
     asks: Mutex<Asks>,
 }
 
+#[derive(Default)]
 struct Asks {
     queue: BTreeMap<Rank, Arc<Joint>>,
-    /// Nobody waits any more: the limits forget this group, and newcomers make another.
-    is_retired: bool,
     leader: Option<Leader>,
 }
 
 /// The progress of the first ask.
 struct Leader {
     rank: Rank,
-    /// For each member: the leader stands in its queue.
-    stands: Vec<bool>,
-    /// For each member: it could have granted at an earlier try.
-    was_ready: Vec<bool>,
     overtaken: u32,
+    /// In the order of its members.
+    at: Vec<Progress>,
 }
 
-/// What is left to do once a limit is unlocked: asks to try, asks whose time is over, limits to drive.
+/// How a leader fares at one limit.
+#[derive(Clone, Default)]
+struct Progress {
+    /// It stands in the queue.
+    stands: bool,
+    /// The limit could have granted at the last try.
+    is_ready: bool,
+    /// The first try since then at which the limit refused.
+    refused_at: Option<Timestamp>,
+    /// The longest time from a refusal until the limit could grant, as far as it is known.
+    longest: Duration,
+}
+
+/// One thing to do while no lock is held.
+#[derive(Clone)]
+enum Step {
+    /// The leader of a group may be granted.
+    Try(Arc<Group>),
+    /// Asks of a group may have to be denied.
+    Review(Arc<Group>),
+    /// The longest wait of an ask is over.
+    Expire(Arc<Joint>),
+    /// The queue of a limit has to be served.
+    Serve(Arc<dyn Driven>),
+}
+
+/// What is left to do while no lock is held, and who is to be woken.
 #[derive(Default)]
 pub(crate) struct Work {
-    offers: Vec<Arc<Joint>>,
-    expired: Vec<Arc<Joint>>,
-    limits: Vec<Arc<dyn super::member::Driven>>,
-    reviews: Vec<Arc<Group>>,
-    wakes: Vec<Waker>,
+    /// The last is done first.
+    steps: VecDeque<Step>,
+    /// The one that is being done.
+    current: Option<Step>,
+    pub(super) wakes: Vec<Waker>,
     panicked: Panicked,
 }
 
 impl Work {
-    /// Notes that a leader can be granted by the limit that it stands at.
-    pub(super) fn offer(&mut self, joint: &Arc<Joint>) {
-        self.offers.push(Arc::clone(joint));
-    }
-
-    /// Notes that the longest wait of an ask is over.
-    pub(super) fn expire(&mut self, joint: &Arc<Joint>) {
-        self.expired.push(Arc::clone(joint));
+    /// Notes that the leader of a group may be granted.
+    pub(super) fn attempt(&mut self, group: &Arc<Group>) {
+        self.steps.push_back(Step::Try(Arc::clone(group)));
     }
 
     /// Notes that asks of a group may have to be denied.
     pub(super) fn review(&mut self, group: &Arc<Group>) {
-        self.reviews.push(Arc::clone(group));
+        self.steps.push_back(Step::Review(Arc::clone(group)));
     }
 
-    pub(super) fn wake(&mut self, wakes: Vec<Waker>) {
+    /// Notes that the longest wait of an ask is over. It is inclusive: what may be granted now comes first.
+    pub(super) fn expire(&mut self, joint: &Arc<Joint>) {
+        self.serve_all(&joint.members);
+        self.steps.push_front(Step::Expire(Arc::clone(joint)));
+    }
+
+    /// Notes that the queue of a limit has to be served.
+    pub(super) fn serve(&mut self, limit: Arc<dyn Driven>) {
+        self.steps.push_back(Step::Serve(limit));
+    }
+
+    fn serve_all(&mut self, members: &Members) {
+        members.iter().for_each(|member| self.serve(member.as_driven()));
+    }
+
+    /// Wakes all that have been answered. No lock is held.
+    pub(super) fn wake(&mut self) {
         let panicked = std::mem::take(&mut self.panicked);
-        self.panicked = panicked.or(wake_all(wakes));
-    }
-
-    fn drive(&mut self, members: &Members) {
-        self.limits.extend(members.iter().map(|member| member.as_driven()));
+        self.panicked = panicked.or(wake_all(std::mem::take(&mut self.wakes)));
     }
 
     /// Does all that is left, and what follows from it. A panic of a waker continues afterwards.
     pub(crate) fn finish(mut self) {
-        loop {
-            let wakes = std::mem::take(&mut self.wakes);
-            if !wakes.is_empty() {
-                self.wake(wakes);
-            } else if let Some(joint) = self.offers.pop() {
-                let group = Arc::clone(&joint.group);
-                group.attempt(&mut self);
-            } else if let Some(joint) = self.expired.pop() {
-                joint.withdraw(Some(Reason::Exhausted), &mut self);
-            } else if let Some(group) = self.reviews.pop() {
-                group.review(&mut self);
-            } else if let Some(limit) = self.limits.pop() {
-                limit.serve(&mut self);
-            } else {
-                break;
+        self.run();
+        std::mem::take(&mut self.panicked).resume();
+    }
+
+    fn run(&mut self) {
+        self.wake();
+        while let Some(step) = self.steps.pop_back() {
+            self.current = Some(step.clone());
+            match step {
+                Step::Try(group) => group.asks.lock().attempt(self),
+                Step::Review(group) => group.asks.lock().review(self),
+                Step::Expire(joint) => joint.withdraw(Some(Reason::Exhausted), self),
+                Step::Serve(limit) => limit.serve(self),
             }
+            self.current = None;
+            self.wake();
         }
-        self.panicked.resume();
     }
 }
 
-/// All members, locked in the order of their addresses.
-fn lock_all(members: &Members) -> Vec<Box<dyn LockedMember + '_>> {
+/// After a panic of foreign code (a clock, an algorithm) the step is tried once more and the others are done: nobody else
+/// may come to do them. Those who have been answered are woken in any case.
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.steps.extend(self.current.take());
+        if !self.steps.is_empty() || !self.wakes.is_empty() {
+            drop(catch_unwind(AssertUnwindSafe(|| self.run())));
+            drop(wake_all(std::mem::take(&mut self.wakes)));
+        }
+    }
+}
+
+type Locked<'a> = Vec<Box<dyn LockedMember + 'a>>;
+
+/// All members, locked in the order of their addresses, in their own order.
+fn lock_all(members: &Members) -> Locked<'_> {
     let mut locked: Vec<_> = members.lock_order().map(|index| (index, members.get(index).lock())).collect();
     locked.sort_by_key(|(index, _)| *index);
     locked.into_iter().map(|(_, member)| member).collect()
 }
 
 impl Joint {
-    /// Adds an ask to the group of those that wait for the same limits, and tries it if it is the first.
+    /// Adds an ask to the group of those that wait for the same limits. Whoever gets it must [`begin`](Self::begin) it
+    /// once it has noted that it waits.
     ///
-    /// `longest` is the longest wait from now; `thread` is set for a thread that waits without timers. `rank` is that of
-    /// an ask that was granted before and comes back.
+    /// `longest` is the longest wait from now; `is_thread` is set for a thread, which waits without timers. `rank` is
+    /// that of an ask that was granted before and comes back.
     pub(crate) fn enter(
         members: Members,
         longest: Option<Duration>,
@@ -150,54 +199,61 @@ impl Joint {
         is_thread: bool,
         rank: Option<Rank>,
     ) -> Result<Arc<Self>, Denied> {
+        let members = Arc::new(members);
         let rank = rank.unwrap_or_else(next_rank);
         let ids = members.ids();
         let deadline = longest.and_then(|longest| members.first().deadline(longest));
         // A wait beyond the end of time is none.
         let longest = longest.filter(|_| deadline.is_some());
+        // Cloned outside of the locks: it is foreign code.
+        let outcome = Mutex::new(Told { waker: Some(waker.clone()), answer: None });
+        let joint = |group| Arc::new(Self { rank, members: Arc::clone(&members), deadline, group, outcome });
         loop {
-            let group = Group::of(&members, &ids);
+            let known = members.get(members.home()).lock().group(&ids);
+            let group = known.clone().unwrap_or_default();
             let mut asks = group.asks.lock();
-            if asks.is_retired {
-                // Its last ask is taking it out of the limits just now.
-                drop(asks);
-                yield_now();
+            let mut locked = lock_all(&members);
+            let current = locked[members.home()].group(&ids);
+            if current.as_ref().map(Arc::as_ptr) != known.as_ref().map(Arc::as_ptr) {
+                // The last of the group has left meanwhile, or somebody else has made one.
                 continue;
             }
-            if let Err(denied) = asks.refuse_to_wait(&members, longest, is_thread) {
-                if asks.queue.is_empty() {
-                    asks.retire(&ids, &mut lock_all(&members));
+            // From here on, nothing foreign runs before the ask is known to all.
+            asks.refuse_to_wait(&mut locked, longest, is_thread)?;
+            let joint = joint(Arc::clone(&group));
+            for member in &mut locked {
+                if known.is_none() {
+                    member.add_group(&ids, &group);
                 }
-                return Err(denied);
-            }
-            let told = Told { waker: Some(waker.clone()), answer: None };
-            let outcome = Mutex::new(told);
-            let joint = Arc::new(Self { rank, members, deadline, group: Arc::clone(&group), outcome });
-            {
-                let mut locked = lock_all(&joint.members);
-                locked.iter_mut().for_each(|member| member.count(true, deadline.is_some()));
-                if let Some(deadline) = deadline {
-                    locked[0].add_deadline(deadline, rank, &joint);
-                }
+                member.count(true, deadline.is_some());
                 if is_thread {
-                    locked.iter_mut().for_each(|member| member.join_thread(rank, waker.clone()));
+                    member.join_thread(rank, waker.clone());
                 }
+            }
+            if let Some(deadline) = deadline {
+                locked[0].add_deadline(deadline, rank, &joint);
             }
             asks.queue.insert(rank, Arc::clone(&joint));
-            let mut work = Work::default();
-            asks.attempt(&mut work);
-            drop(asks);
-            // All are driven, the first time: a deadline or a new timer may have to be set.
-            work.drive(&joint.members);
-            let guard = Withdraws(Some(&joint));
-            work.finish();
-            guard.keep();
             return Ok(joint);
         }
     }
 
-    pub(super) const fn members(&self) -> &Members {
+    /// Tries the ask if it is the first of its group, and sets the timers for it.
+    pub(crate) fn begin(&self) {
+        let mut work = Work::default();
+        work.serve_all(&self.members);
+        if self.group.asks.lock().leads(self.rank) {
+            work.attempt(&self.group);
+        }
+        work.finish();
+    }
+
+    pub(super) fn members(&self) -> &Members {
         &self.members
+    }
+
+    pub(super) const fn group(&self) -> &Arc<Group> {
+        &self.group
     }
 
     pub(crate) const fn rank(&self) -> Rank {
@@ -225,43 +281,40 @@ impl Joint {
         }
         // The task may have moved to another runtime since.
         let mut work = Work::default();
-        if self.members.iter().any(|member| member.make_timer()) {
-            work.drive(&self.members);
+        for (index, member) in self.members.iter().enumerate() {
+            if member.make_timer(self.deadline.is_some() && index == 0) {
+                work.serve(member.as_driven());
+            }
         }
         work.finish();
         Poll::Pending
     }
 
-    /// Sleeps as a thread until the next event of any of the limits, then drives them.
+    /// Sleeps as a thread until the next event of any of the limits, then serves them.
     pub(crate) fn park(&self) {
         let until = self.members.iter().filter_map(|member| member.sleep_for(self.rank)).min();
         self.members.first().park(until);
         let mut work = Work::default();
-        work.drive(&self.members);
+        work.serve_all(&self.members);
         work.finish();
     }
 
-    /// Gives up: leaves the queues, or gives back what was granted and not claimed.
+    /// Gives up: leaves the queues. What was granted and not claimed goes back with its tickets.
     pub(crate) fn cancel(self: &Arc<Self>) {
-        let mut work = Work::default();
-        if !self.withdraw(None, &mut work) {
-            self.members.iter().for_each(|member| member.give_back());
-        }
-        work.finish();
+        in_drop(|| {
+            let mut work = Work::default();
+            self.withdraw(None, &mut work);
+            work.finish();
+        });
     }
 
-    /// Takes the ask out of its group; with a reason it is denied. `false`: it has been answered already.
-    fn withdraw(self: &Arc<Self>, reason: Option<Reason>, work: &mut Work) -> bool {
+    /// Takes the ask out of its group unless it has been answered. With a reason it is denied.
+    fn withdraw(self: &Arc<Self>, reason: Option<Reason>, work: &mut Work) {
         let mut asks = self.group.asks.lock();
-        if reason.is_some() {
-            // The longest wait is inclusive: what can be granted at its end is.
-            asks.attempt(work);
-        }
-        if asks.queue.remove(&self.rank).is_none() {
-            return false;
+        if !asks.queue.contains_key(&self.rank) {
+            return;
         }
         let mut locked = lock_all(&self.members);
-        asks.leave(self, &mut locked);
         let denied = reason.map(|reason| {
             let paused = locked.iter().position(|member| member.is_paused());
             match (reason, paused) {
@@ -269,13 +322,15 @@ impl Joint {
                 _ => locked[0].deny(reason).after(None),
             }
         });
+        asks.leave(self, &mut locked);
         drop(locked);
-        work.drive(&self.members);
+        work.serve_all(&self.members);
+        if asks.leader.is_none() {
+            work.attempt(&self.group);
+        }
         if let Some(denied) = denied {
             work.wakes.extend(self.answer(Err(denied)));
         }
-        asks.attempt(work);
-        true
     }
 
     fn answer(&self, answer: Result<(), Denied>) -> Option<Waker> {
@@ -283,72 +338,10 @@ impl Joint {
         told.answer = Some(answer);
         told.waker.take()
     }
-}
 
-/// Takes an ask back whose first drive panics: nobody would hear its answer.
-struct Withdraws<'a>(Option<&'a Arc<Joint>>);
-
-impl Withdraws<'_> {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Withdraws<'_> {
-    fn drop(&mut self) {
-        if let Some(joint) = self.0 {
-            joint.cancel();
-        }
-    }
-}
-
-impl Group {
-    fn new() -> Self {
-        Self { asks: Mutex::new(Asks { queue: BTreeMap::new(), is_retired: false, leader: None }) }
-    }
-
-    /// The group of those that wait for these limits.
-    fn of(members: &Members, ids: &[usize]) -> Arc<Self> {
-        let mut locked = lock_all(members);
-        let known = locked[members.home()].group(ids);
-        known.unwrap_or_else(|| {
-            let group = Arc::new(Self::new());
-            locked.iter_mut().for_each(|member| member.add_group(ids, &group));
-            group
-        })
-    }
-
-    /// Tries the first ask.
-    fn attempt(self: &Arc<Self>, work: &mut Work) {
-        self.asks.lock().attempt(work);
-    }
-
-    /// After a change for the worse of one of the limits: denies those that can never be granted.
-    fn review(self: &Arc<Self>, work: &mut Work) {
-        let mut asks = self.asks.lock();
-        let all: Vec<_> = asks.queue.values().map(Arc::clone).collect();
-        for joint in all {
-            let mut locked = lock_all(&joint.members);
-            let refused = locked
-                .iter_mut()
-                .find_map(|member| member.refuses().map(|reason| member.deny(reason)))
-                .or_else(|| joint.too_late(&mut locked));
-            if let Some(denied) = refused {
-                asks.queue.remove(&joint.rank);
-                asks.leave(&joint, &mut locked);
-                drop(locked);
-                work.wakes.extend(joint.answer(Err(denied)));
-                work.drive(&joint.members);
-            }
-        }
-        asks.attempt(work);
-    }
-}
-
-impl Joint {
     /// The denial, if a limit alone takes longer now than the ask would wait.
-    fn too_late(&self, locked: &mut [Box<dyn LockedMember + '_>]) -> Option<Denied> {
-        let left = locked[0].left_until(self.deadline?);
+    fn too_late(&self, locked: &mut Locked<'_>) -> Option<Denied> {
+        let left = self.deadline?.since(locked[0].now());
         locked.iter_mut().find_map(|member| {
             let wait = member.wait_alone().known().filter(|wait| *wait > left)?;
             Some(member.deny(Reason::Exhausted).after(Some(wait)))
@@ -356,15 +349,20 @@ impl Joint {
     }
 }
 
+impl Default for Group {
+    fn default() -> Self {
+        Self { asks: Mutex::new(Asks::default()) }
+    }
+}
+
 impl Asks {
     /// Denies an ask that can never be granted, or not within its longest wait, or that finds a full queue.
     fn refuse_to_wait(
         &self,
-        members: &Members,
+        locked: &mut Locked<'_>,
         longest: Option<Duration>,
         is_thread: bool,
     ) -> Result<(), Denied> {
-        let locked = &mut lock_all(members);
         for member in locked.iter_mut() {
             if let Some(reason) = member.refuses() {
                 return Err(member.deny(reason));
@@ -399,17 +397,14 @@ impl Asks {
         Ok(())
     }
 
-    /// Takes the group out of its limits.
-    fn retire(&mut self, ids: &[usize], locked: &mut [Box<dyn LockedMember + '_>]) {
-        self.is_retired = true;
-        locked.iter_mut().for_each(|member| member.remove_group(ids));
+    fn leads(&self, rank: Rank) -> bool {
+        self.queue.first_key_value().is_some_and(|(first, _)| *first == rank)
     }
 
-    /// Takes an ask out of the queues of limits. It is out of the group's.
-    fn leave(&mut self, joint: &Joint, locked: &mut [Box<dyn LockedMember + '_>]) {
-        if self.leader.as_ref().is_some_and(|leader| leader.rank == joint.rank) {
-            self.leader = None;
-        }
+    /// Takes an ask out of the group and out of the queues of limits.
+    fn leave(&mut self, joint: &Joint, locked: &mut Locked<'_>) {
+        self.queue.remove(&joint.rank);
+        self.leader.take_if(|leader| leader.rank == joint.rank);
         for member in locked.iter_mut() {
             member.leave(joint.rank);
             member.count(false, joint.deadline.is_some());
@@ -419,7 +414,9 @@ impl Asks {
             locked[0].remove_deadline(deadline, joint.rank);
         }
         if self.queue.is_empty() {
-            self.retire(&joint.members.ids(), locked);
+            // Nobody waits any more: newcomers make another group.
+            let ids = joint.members.ids();
+            locked.iter_mut().for_each(|member| member.remove_group(&ids));
         }
     }
 
@@ -428,37 +425,46 @@ impl Asks {
         while let Some((&rank, joint)) = self.queue.first_key_value() {
             let joint = Arc::clone(joint);
             let mut locked = lock_all(&joint.members);
-            if let Some(before) = self.leader.as_ref().filter(|leader| leader.rank != rank) {
-                // One that has come back stands before the one that led.
+            if let Some(before) = self.leader.take_if(|leader| leader.rank != rank) {
+                // One that has come back is ahead of the one that led.
                 locked.iter_mut().for_each(|member| member.leave(before.rank));
-                self.leader = None;
+                work.serve_all(&joint.members);
             }
-            let count = locked.len();
-            let leader = self.leader.get_or_insert_with(|| Leader {
-                rank,
-                stands: vec![false; count],
-                was_ready: vec![false; count],
-                overtaken: 0,
-            });
-            let ready: Vec<bool> = locked.iter_mut().map(|member| member.could_grant(rank)).collect();
-            if ready.iter().all(|ready| *ready) && take_all(&mut locked) {
-                self.queue.remove(&rank);
+            let leader = self.leader.get_or_insert_with(|| Leader::new(rank, locked.len()));
+            if leader.look(&mut locked) && take_all(&mut locked) {
                 self.leave(&joint, &mut locked);
                 drop(locked);
                 work.wakes.extend(joint.answer(Ok(())));
-                work.drive(&joint.members);
+                work.serve_all(&joint.members);
                 continue;
             }
-            leader.stand(&joint, &mut locked, &ready);
-            drop(locked);
-            work.drive(&joint.members);
+            leader.stand(&joint, &mut locked, work);
             return;
         }
+    }
+
+    /// After a change for the worse of one of the limits: denies those that can never be granted, or not in time.
+    fn review(&mut self, work: &mut Work) {
+        let all: Vec<_> = self.queue.values().map(Arc::clone).collect();
+        for joint in all {
+            let mut locked = lock_all(&joint.members);
+            let refused = locked
+                .iter_mut()
+                .find_map(|member| member.refuses().map(|reason| member.deny(reason)))
+                .or_else(|| joint.too_late(&mut locked));
+            if let Some(denied) = refused {
+                self.leave(&joint, &mut locked);
+                drop(locked);
+                work.wakes.extend(joint.answer(Err(denied)));
+                work.serve_all(&joint.members);
+            }
+        }
+        self.attempt(work);
     }
 }
 
 /// Takes from all, or from none.
-fn take_all(locked: &mut [Box<dyn LockedMember + '_>]) -> bool {
+fn take_all(locked: &mut Locked<'_>) -> bool {
     let failed = locked.iter_mut().position(|member| !member.take());
     if let Some(failed) = failed {
         locked[..failed].iter_mut().for_each(|member| member.take_back());
@@ -467,32 +473,58 @@ fn take_all(locked: &mut [Box<dyn LockedMember + '_>]) -> bool {
 }
 
 impl Leader {
+    fn new(rank: Rank, members: usize) -> Self {
+        Self { rank, overtaken: 0, at: vec![Progress::default(); members] }
+    }
+
+    /// Finds out which limits could grant. `true`: all of them.
+    fn look(&mut self, locked: &mut Locked<'_>) -> bool {
+        let mut was_overtaken = false;
+        for (at, member) in self.at.iter_mut().zip(locked.iter_mut()) {
+            let is_ready = member.could_grant(self.rank);
+            was_overtaken |= at.is_ready && !is_ready;
+            at.is_ready = is_ready;
+            let now = member.now();
+            let refused_at = if is_ready { at.refused_at.take() } else { at.refused_at.or(Some(now)) };
+            let waited = refused_at.map_or(Duration::ZERO, |refused_at| now.since(refused_at));
+            let left = if is_ready { None } else { member.wait_alone().known() };
+            at.longest = at.longest.max(waited.saturating_add(left.unwrap_or_default()));
+            if !is_ready {
+                at.refused_at = refused_at;
+            }
+        }
+        self.overtaken += u32::from(was_overtaken);
+        self.at.iter().all(|at| at.is_ready)
+    }
+
     /// After a try that failed: stands where it was refused, and once it has no patience left keeps what it could have.
-    fn stand(&mut self, joint: &Arc<Joint>, locked: &mut [Box<dyn LockedMember + '_>], ready: &[bool]) {
-        if self.was_ready.iter().zip(ready).any(|(was_ready, ready)| *was_ready && !ready) {
-            self.overtaken += 1;
+    fn stand(&mut self, joint: &Arc<Joint>, locked: &mut Locked<'_>, work: &mut Work) {
+        let is_patient = self.overtaken < PATIENCE;
+        let all_ready = self.at.iter().all(|at| at.is_ready);
+        // How long those that refuse are expected to take.
+        let mut left = Duration::ZERO;
+        // Where all could grant and one did not keep its word, the first is waited at.
+        let mut awaited = 0;
+        for (index, (at, member)) in self.at.iter().zip(locked.iter_mut()).enumerate().rev() {
+            if !at.is_ready {
+                left = left.max(member.expected_wait().unwrap_or(at.longest));
+                if is_patient || self.at[awaited].is_ready || at.longest >= self.at[awaited].longest {
+                    awaited = index;
+                }
+            }
         }
-        for (was_ready, ready) in self.was_ready.iter_mut().zip(ready) {
-            *was_ready |= *ready;
-        }
-        let is_stubborn = self.overtaken >= PATIENCE;
-        let mut refusing = (0..locked.len()).filter(|index| !ready[*index]);
-        // Where all said yes and one did not keep its word, the first is waited at.
-        let (awaited, kept) = if is_stubborn {
-            let order: Vec<usize> = joint.members.lock_order().collect();
-            let first = order.iter().position(|index| !ready[*index]).unwrap_or(0);
-            (order[first], order[..first].to_vec())
-        } else {
-            (refusing.next().unwrap_or(0), Vec::new())
-        };
-        for (index, member) in locked.iter_mut().enumerate() {
-            let stands = index == awaited || kept.contains(&index);
+        for (index, (at, member)) in self.at.iter_mut().zip(locked.iter_mut()).enumerate() {
+            let keeps = !is_patient && at.is_ready && at.longest >= left && member.can_be_kept();
+            let stands = keeps || index == awaited;
             if stands {
                 member.stand(self.rank, joint, index == awaited);
-            } else if self.stands[index] {
+            } else if at.stands {
                 member.leave(self.rank);
             }
-            self.stands[index] = stands;
+            if (stands || at.stands) && !all_ready {
+                work.serve(joint.members.get(index).as_driven());
+            }
+            at.stands = stands;
         }
     }
 }

@@ -200,13 +200,11 @@ impl<S: LimitState, C: Clock> Limit<S, C> {
         let waiter = Waiter { load, deadline, who };
         let mut newcomer = Some(Newcomer { rank, waiter, thread: is_thread.then(|| waker.clone()) });
         let mut work = Work::default();
-        let mut wakes = Vec::new();
         let entry = {
             let mut locked = self.lock();
             let now = locked.now;
-            locked.waiting().enter(now, &mut newcomer, &self.clock, &mut wakes)
+            locked.waiting().enter(now, &mut newcomer, &self.clock, &mut work.wakes)
         };
-        work.wake(wakes);
         work.finish();
         entry
     }
@@ -264,52 +262,52 @@ impl<S: LimitState, C: Clock> Limit<S, C> {
 
     /// Changes the state for the better: nobody's wait grows, so the queue is not checked.
     pub(crate) fn improve<R>(self: &Arc<Self>, act: impl FnOnce(&mut S, Timestamp) -> R) -> R {
-        self.alter(|waiting, now, _, _| act(waiting.state(), now))
+        self.alter(|waiting, now, _| act(waiting.state(), now))
     }
 
     /// Changes the state, and lets the waiters see it at once.
     pub(crate) fn change<R>(self: &Arc<Self>, act: impl FnOnce(&mut S, Timestamp) -> R) -> R {
-        self.alter(|waiting, now, wakes, work| {
+        self.alter(|waiting, now, work| {
             let before = waiting.peek_state().strictness();
             let answer = act(waiting.state(), now);
             let is_stricter = waiting.peek_state().strictness() > before;
-            waiting.recheck(now, is_stricter, wakes);
-            if is_stricter || waiting.joints.timed > 0 {
-                waiting.joints.groups.values().for_each(|group| work.review(group));
-            }
+            waiting.recheck(now, is_stricter, &mut work.wakes);
+            let reviews = is_stricter || waiting.joints.timed > 0;
+            let note = if reviews { Work::review } else { Work::attempt };
+            waiting.joints.groups.values().for_each(|group| note(work, group));
             answer
         })
     }
 
     pub(crate) fn close(self: &Arc<Self>) {
-        self.alter(|waiting, _, wakes, work| {
-            waiting.close(wakes);
+        self.alter(|waiting, _, work| {
+            waiting.close(&mut work.wakes);
             waiting.joints.groups.values().for_each(|group| work.review(group));
         });
     }
 
     pub(crate) fn pause(self: &Arc<Self>, paused: bool) {
-        self.alter(|waiting, now, wakes, _| {
+        self.alter(|waiting, now, work| {
             waiting.paused = paused;
-            waiting.recheck(now, false, wakes);
+            waiting.recheck(now, false, &mut work.wakes);
+            // One that keeps other limits idle while it waits for this one does so no longer.
+            waiting.joints.groups.values().for_each(|group| work.attempt(group));
         });
     }
 
     fn alter<R>(
         self: &Arc<Self>,
-        act: impl FnOnce(&mut Waiting<S, C::Timer>, Timestamp, &mut Vec<Waker>, &mut Work) -> R,
+        act: impl FnOnce(&mut Waiting<S, C::Timer>, Timestamp, &mut Work) -> R,
     ) -> R {
-        let mut wakes = Vec::new();
         let mut work = Work::default();
         let (answer, somebody_waits) = {
             let mut locked = self.lock();
             let now = locked.now;
             let somebody_waits = !locked.peek().waiters.is_empty() || locked.peek().joints.asks > 0;
-            (act(locked.waiting(), now, &mut wakes, &mut work), somebody_waits)
+            (act(locked.waiting(), now, &mut work), somebody_waits)
         };
-        work.wake(wakes);
         if somebody_waits {
-            self.serve(&mut work);
+            work.serve(Arc::clone(self) as Arc<dyn Driven>);
         }
         work.finish();
         answer
@@ -318,7 +316,7 @@ impl<S: LimitState, C: Clock> Limit<S, C> {
     /// Serves the queue: grants to as many as can be granted, wakes them, and sets the timers for the next event.
     pub(crate) fn drive(self: &Arc<Self>) {
         let mut work = Work::default();
-        self.serve(&mut work);
+        work.serve(Arc::clone(self) as Arc<dyn Driven>);
         work.finish();
     }
 
@@ -330,14 +328,12 @@ impl<S: LimitState, C: Clock> Limit<S, C> {
         let mut serving = Serving { calls: &self.calls, is_done: false };
         let mut answered = 1;
         loop {
-            let mut wakes = Vec::new();
             let due = {
                 let mut locked = self.lock();
                 let now = locked.now;
-                locked.waiting().admit(now, &mut wakes, work)
-                    || locked.waiting().arm(|| Waker::from(Arc::clone(self)))
+                locked.waiting().admit(now, work) || locked.waiting().arm(|| Waker::from(Arc::clone(self)))
             };
-            work.wake(wakes);
+            work.wake();
             if due {
                 continue;
             }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::joint::{Group, Joint, Work};
 use super::limit::{Limit, Locked};
+use super::options::Order;
 use super::queue::Rank;
 use super::state::{Later, LimitState, Load};
+use super::wake::in_drop;
 use crate::clock::Clock;
 use crate::sync::Mutex;
 use crate::types::{Denied, Reason};
@@ -119,6 +121,20 @@ impl<S: LimitState, C: Clock> Ticket<S, C> {
     }
 }
 
+/// What was granted and not claimed goes back.
+impl<S: LimitState, C: Clock> Drop for Ticket<S, C> {
+    fn drop(&mut self) {
+        let (load, grant) = {
+            let mut parts = self.ticketed.parts.lock();
+            let (load, grant) = &mut parts.each[self.part];
+            (*load, grant.take())
+        };
+        if let Some(grant) = grant {
+            in_drop(|| self.ticketed.limit.give_back(grant, load));
+        }
+    }
+}
+
 /// [`Ticketed`] of any limit.
 pub(super) trait Member: Send + Sync {
     /// The address of the limit: it tells limits apart and orders their locks.
@@ -129,14 +145,12 @@ pub(super) trait Member: Send + Sync {
     fn as_driven(&self) -> Arc<dyn Driven>;
     /// The time in which the longest wait of an ask ends, by this limit's clock.
     fn deadline(&self, longest: Duration) -> Option<Timestamp>;
-    /// Makes a timer for the current runtime. `true`: there was none.
-    fn make_timer(&self) -> bool;
+    /// Makes a timer for the current runtime if one is needed. `true`: there was none.
+    fn make_timer(&self, is_needed: bool) -> bool;
     /// The longest sleep of the thread with this rank, as far as this limit is concerned.
     fn sleep_for(&self, rank: Rank) -> Option<Duration>;
     /// Blocks the thread for at most so long.
     fn park(&self, longest: Option<Duration>);
-    /// Gives back what was granted and not claimed.
-    fn give_back(&self);
 }
 
 /// A limit whose queue can be served.
@@ -188,7 +202,9 @@ pub(super) trait LockedMember {
     fn wait(&mut self, ahead: &mut dyn Iterator<Item = &Arc<Joint>>) -> Wait;
     /// The wait if nobody else waited.
     fn wait_alone(&mut self) -> Wait;
-    fn left_until(&self, deadline: Timestamp) -> Duration;
+    /// The wait for what this limit alone decides; `None` if that depends on others.
+    fn expected_wait(&mut self) -> Option<Duration>;
+    fn now(&self) -> Timestamp;
     fn deny(&mut self, reason: Reason) -> Denied;
     /// The reason to deny the ask, if it can never be granted.
     fn refuses(&mut self) -> Option<Reason>;
@@ -198,6 +214,8 @@ pub(super) trait LockedMember {
     fn make_timer(&mut self, is_needed: bool) -> bool;
     /// An ask of this rank could be granted now.
     fn could_grant(&mut self, rank: Rank) -> bool;
+    /// A head that waits for other limits keeps those behind it waiting.
+    fn can_be_kept(&self) -> bool;
     fn take(&mut self) -> bool;
     /// Undoes [`take`](Self::take) at the same instant.
     fn take_back(&mut self);
@@ -245,8 +263,8 @@ impl<S: LimitState, C: Clock> Member for Ticketed<S, C> {
         self.limit.deadline(Some(longest))
     }
 
-    fn make_timer(&self) -> bool {
-        S::TIMED && self.limit.lock().waiting().timers.make(self.limit.clock()) == Some(true)
+    fn make_timer(&self, is_needed: bool) -> bool {
+        (S::TIMED || is_needed) && self.limit.lock().waiting().timers.make(self.limit.clock()) == Some(true)
     }
 
     fn sleep_for(&self, rank: Rank) -> Option<Duration> {
@@ -257,14 +275,6 @@ impl<S: LimitState, C: Clock> Member for Ticketed<S, C> {
     fn park(&self, longest: Option<Duration>) {
         let clock = self.limit.clock();
         clock.park(longest.map(|longest| clock.now().after(longest)));
-    }
-
-    fn give_back(&self) {
-        let granted: Vec<_> = {
-            let mut parts = self.parts.lock();
-            parts.each.iter_mut().filter_map(|(load, grant)| Some((*load, grant.take()?))).collect()
-        };
-        granted.into_iter().for_each(|(load, grant)| self.limit.give_back(grant, load));
     }
 }
 
@@ -311,13 +321,21 @@ impl<S: LimitState, C: Clock> LockedMember for LockedTicket<'_, S, C> {
     }
 
     fn wait_alone(&mut self) -> Wait {
-        let now = self.locked.now;
-        let later = self.locked.waiting().state().ready(now, self.total);
+        let (now, total) = (self.locked.now, self.total);
+        let later = self.locked.waiting().ready_alone(now, total);
         self.wait_of(later)
     }
 
-    fn left_until(&self, deadline: Timestamp) -> Duration {
-        deadline.since(self.locked.now)
+    fn expected_wait(&mut self) -> Option<Duration> {
+        match self.wait_alone() {
+            Wait::For(wait) => Some(wait).filter(|wait| !wait.is_zero()),
+            Wait::Release => self.is_paused().then_some(Duration::MAX),
+            Wait::Never => Some(Duration::MAX),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.locked.now
     }
 
     fn deny(&mut self, reason: Reason) -> Denied {
@@ -352,7 +370,11 @@ impl<S: LimitState, C: Clock> LockedMember for LockedTicket<'_, S, C> {
         !waiting.closed
             && !waiting.paused
             && waiting.waiters.would_be_next(rank, waiting.queue.order)
-            && waiting.state().ready(now, total) == Later::At(now)
+            && waiting.ready_alone(now, total).is_by(now)
+    }
+
+    fn can_be_kept(&self) -> bool {
+        self.total.units() > 0 && self.locked.peek().queue.order == Order::OldestFirst
     }
 
     fn take(&mut self) -> bool {

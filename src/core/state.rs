@@ -28,6 +28,12 @@ pub(crate) enum Later {
     Never,
 }
 
+impl Later {
+    pub(crate) fn is_by(self, now: Timestamp) -> bool {
+        matches!(self, Self::At(at) if at <= now)
+    }
+}
+
 /// A demand on a limit: a number of units, or of several kinds of units together.
 pub(crate) trait Load: Copy + Send + Sync + Unpin + 'static {
     /// The units that count against the bound of the queue. Zero units are always granted.

@@ -104,6 +104,12 @@ impl<S: LimitState, T: Timer> Waiting<S, T> {
         &mut self.state
     }
 
+    /// The time at which `load` could be granted if nobody else waited.
+    pub(super) fn ready_alone(&mut self, now: Timestamp, load: S::Load) -> Later {
+        // Looking changes nothing: the tail stays.
+        self.state.ready(now, load)
+    }
+
     pub(super) const fn peek_state(&self) -> &S {
         &self.state
     }
@@ -402,10 +408,11 @@ impl<S: LimitState, T: Timer> Waiting<S, T> {
     /// Returns `true` if there is more to do than fits one hold of the lock.
     ///
     /// An ask to several limits at the head is handed to `work`, which tries all of its limits outside of this lock.
-    pub(super) fn admit(&mut self, now: Timestamp, wakes: &mut Vec<Waker>, work: &mut Work) -> bool {
+    pub(super) fn admit(&mut self, now: Timestamp, work: &mut Work) -> bool {
         let mut next = None;
-        while let Some(rank) = self.waiters.next(self.queue.order).filter(|_| !self.paused) {
-            if wakes.len() >= BATCH {
+        let stops = self.paused || self.closed;
+        while let Some(rank) = self.waiters.next(self.queue.order).filter(|_| !stops) {
+            if work.wakes.len() >= BATCH {
                 return true;
             }
             let Some(Waiter { load, who, .. }) = self.waiters.get(rank) else { break };
@@ -414,9 +421,9 @@ impl<S: LimitState, T: Timer> Waiting<S, T> {
                 Who::One { .. } => self.state().take(now, load),
                 Who::Joint { joint, awaited } => {
                     let later = self.state.ready(now, load);
-                    if later == Later::At(now) {
+                    if later.is_by(now) {
                         if *awaited {
-                            work.offer(joint);
+                            work.attempt(joint.group());
                         }
                         break;
                     }
@@ -424,7 +431,7 @@ impl<S: LimitState, T: Timer> Waiting<S, T> {
                 }
             };
             match granted {
-                Ok(grant) => wakes.extend(self.answer(rank, Ok(grant))),
+                Ok(grant) => work.wakes.extend(self.answer(rank, Ok(grant))),
                 Err(Later::At(at)) => {
                     next = Some(at);
                     break;
@@ -437,12 +444,12 @@ impl<S: LimitState, T: Timer> Waiting<S, T> {
                 next = Some(next.map_or(deadline, |at| at.min(deadline)));
                 break;
             }
-            if wakes.len() >= BATCH {
+            if work.wakes.len() >= BATCH {
                 return true;
             }
             let reason = if self.paused { Reason::Paused } else { Reason::Exhausted };
             let denied = self.denied(reason, None);
-            wakes.extend(self.answer(rank, Err(denied)));
+            work.wakes.extend(self.answer(rank, Err(denied)));
             // The next in the queue may be granted now.
             if self.waiters.next(self.queue.order).is_some_and(|first| first > rank) {
                 return true;
@@ -458,7 +465,7 @@ impl<S: LimitState, T: Timer> Waiting<S, T> {
         }
         if next != self.next_event || self.leader_changed {
             self.leader_changed = false;
-            wakes.extend(self.threads.front().map(|(_, waker)| waker.clone()));
+            work.wakes.extend(self.threads.front().map(|(_, waker)| waker.clone()));
         }
         self.next_event = next;
         false

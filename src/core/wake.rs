@@ -1,4 +1,4 @@
-//! Wakers run foreign code: they are called outside of every lock.
+//! Wakers and destructors run foreign code: outside of every lock, and no panic of theirs aborts the process.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -26,5 +26,15 @@ impl Panicked {
         if let Some(panic) = self.0.filter(|_| !std::thread::panicking()) {
             resume_unwind(panic);
         }
+    }
+}
+
+/// Does what a destructor has to do. Where its thread unwinds already, a panic of foreign code (a clock, an algorithm)
+/// would abort the process: it is dropped.
+pub(super) fn in_drop(act: impl FnOnce()) {
+    if std::thread::panicking() {
+        drop(catch_unwind(AssertUnwindSafe(act)));
+    } else {
+        act();
     }
 }
