@@ -43,7 +43,7 @@ use state::GuardState;
 /// that is sent, calls under way counted. It is never looser than the limits it was given.
 ///
 /// **What the server asks is bounded** by a [ceiling](GuardBuilder::ceiling), a minute unless set: whoever would have to
-/// wait longer for the server is refused at once ([`Reason::AskedTooLong`], with the wait).
+/// wait longer for the server is refused at once ([`Reason::AskedTooLong`](crate::Reason::AskedTooLong), with the wait).
 ///
 /// ```
 /// use tollgate::client::Guard;

@@ -33,6 +33,7 @@ pub use builder::KeyedBuilder;
 pub(crate) use change::PendingChange;
 pub use part::KeyedPart;
 pub use permit::KeyedPermit;
+#[cfg(feature = "client")]
 pub(crate) use room::{HashStore, Room};
 pub use tiers::Tier;
 

@@ -16,7 +16,7 @@ use crate::combine::{Enforced, Share};
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 use crate::combine::{Outcome, Watch};
 use crate::http::{ClientIp, Fingerprint, Secret, Source};
-use crate::limiter::{Keyed, PendingChange, Permit, RateLimiter, Tier};
+use crate::limiter::{Keyed, PendingChange, RateLimiter, Tier};
 use crate::types::Denied;
 use crate::units::{Cost, Name, Quota, Window};
 
@@ -72,7 +72,7 @@ impl Rule {
     pub(super) fn admitted(&self, part: &GrantedPart, waited: Option<Duration>) {
         let mut near = false;
         if cfg!(feature = "metrics") {
-            part.status(&mut |standing| near |= standing.is_near());
+            crate::limiter::Permit::status(part, &mut |status| near |= status.is_near());
         }
         self.watch.count_keys(|| Some(self.keyed.stats()));
         self.watch.record(&Outcome::Admitted { near, waited, shadowed: part.shadowed.as_ref() });
