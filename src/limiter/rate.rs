@@ -158,8 +158,7 @@ impl<A: Stored, C: Clock> RateLimiter<A, C> {
         self.limit.name()
     }
 
-    /// Goes on as `algorithm` from now. What was accrued up to now stays, clipped to the new capacity; a debt stays in
-    /// units; those who wait are served by the new one, and refused at once if their longest wait can no longer be
+    /// Goes on as `algorithm` from now. What was spent stays spent, as each algorithm says; a debt stays in units; those who wait are served by the new one, and refused at once if their longest wait can no longer be
     /// kept or their cost can never go.
     pub fn change(&self, algorithm: A) {
         self.limit.change(|state, now| state.change(algorithm, now));
