@@ -22,9 +22,9 @@ use proptest::prelude::*;
 use tollgate::algorithm::Anchor;
 use tollgate::clock::{Clock, ManualTimer};
 use tollgate::{
-    And, Ask, BoxLimiter, Concurrency, Cost, Denied, Error, FixedWindow, Keyed, Limiter, LimiterExt,
+    And, Ask, Awaited, BoxLimiter, Concurrency, Cost, Denied, Error, FixedWindow, Keyed, Limiter, LimiterExt,
     ManualClock, Permit, Queue, Quota, RateLimiter, Reason, SlidingCounter, SlidingWindow, Snapshot, Stored,
-    Timestamp, TokenBucket,
+    Timestamp, TokenBucket, limiter_fn,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -1016,6 +1016,22 @@ fn newcomers_to_a_group_do_not_use_up_its_patience() {
     drop(slots[0].try_acquire(1).expect("no head is kept"));
     drop(second);
     drop(granted(poll(&mut waits[0])));
+}
+
+/// Seen to fail on: a ticket that keeps its grant when it is dropped.
+#[test]
+fn what_was_granted_goes_back_when_an_awaited_member_is_given_up() {
+    type Answer = Result<tollgate::RatePermit<tollgate::algorithm::TokenBucket, ManualClock>, Error>;
+    let slots = Concurrency::new(1);
+    let never = limiter_fn(|(): &(), _: Ask| std::future::pending::<Answer>());
+    let both = slots.clone().and(Awaited::new(never));
+    let held = slots.try_acquire(1).unwrap();
+    let mut waits = Limiter::acquire(&both, &(), Ask::ONE);
+    assert!(poll(&mut waits).is_pending());
+    drop(held);
+    assert!(poll(&mut waits).is_pending(), "the awaited member is asked");
+    drop(waits);
+    assert_eq!((slots.snapshot().remaining, slots.snapshot().waiting), (1, 0));
 }
 
 // ------------------------------------------------------------------------------------------------------- many threads
