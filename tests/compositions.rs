@@ -556,8 +556,6 @@ fn cases(usually: u32) -> ProptestConfig {
 proptest! {
     #![proptest_config(cases(1_500))]
 
-    /// Seen to fail on: a member that is taken before the others can grant; a leader that keeps its position at a limit it
-    /// has left; a cancelled ask that is still counted; an expiry that is done before the queue is served.
     #[test]
     fn compositions_that_wait_keep_the_promises_of_all_members(
         specs in prop::collection::vec(specs(), 4),
@@ -918,7 +916,6 @@ fn table_of_compositions_under_contention() {
     assert!(wakes(&slots) <= 2.0 && most_wakes <= 2.0);
 }
 
-/// Seen to fail on: a head that is kept whatever the others take.
 #[test]
 fn a_fast_limit_is_not_kept_idle_for_a_slow_one() {
     for flip in [false, true] {
@@ -1018,7 +1015,6 @@ fn newcomers_to_a_group_do_not_use_up_its_patience() {
     drop(granted(poll(&mut waits[0])));
 }
 
-/// Seen to fail on: a ticket that keeps its grant when it is dropped.
 #[test]
 fn what_was_granted_goes_back_when_an_awaited_member_is_given_up() {
     type Answer = Result<tollgate::RatePermit<tollgate::algorithm::TokenBucket, ManualClock>, Error>;
@@ -1168,7 +1164,6 @@ fn a_clock_that_panics_once_stops_no_queue() {
     });
 }
 
-/// Seen to fail on: work that is dropped with the panic.
 #[test]
 fn a_clock_that_panics_once_stops_no_composition() {
     survives_a_clock_that_panics(|clock| {

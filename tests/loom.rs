@@ -910,7 +910,7 @@ fn both_limits_are_spent_together() {
 /// its first try as it goes to wait.
 #[test]
 fn one_who_gives_up_both_leaves_both() {
-    every_order(|| {
+    model(0, || {
         let (rate, slots) = (bucket(Quota::per(1, ns(10)).burst(1)), slots(1));
         let slot = slots.try_acquire(1).unwrap();
         let both = rate.clone().and(slots.clone());
