@@ -48,9 +48,9 @@ impl When {
 pub struct Grant {
     /// When it was granted.
     pub at: Timestamp,
-    /// How many units.
+    /// The number of units.
     pub units: u64,
-    /// How many changes of the algorithm came before it, to tell it from a grant of the same instant.
+    /// The number of earlier changes of the algorithm, to tell it from a grant of the same instant.
     pub epoch: u32,
 }
 
@@ -68,7 +68,7 @@ impl Grant {
         self
     }
 
-    /// Whether it was made before the change of this time and number.
+    /// `true` if it was made before the change of this time and number.
     fn is_before(&self, changed_at: Timestamp, epoch: u32) -> bool {
         self.at < changed_at || (self.at == changed_at && self.epoch != epoch)
     }

@@ -75,7 +75,7 @@ pub enum Armed {
 
 /// Wakes at a time, again and again.
 pub trait Timer: Send + 'static {
-    /// Whether this timer belongs to the place this is called in.
+    /// `true` if this timer belongs to the place this is called in.
     fn is_here(&self) -> bool;
 
     /// Wakes `waker` at `at`, in place of whatever was set before.

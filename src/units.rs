@@ -12,7 +12,7 @@ pub use text::QuotaTextError;
 use std::fmt;
 use std::time::Duration;
 
-/// How many units one request takes. One unit is usually one request; it may as well be a byte or a token.
+/// The number of units one request takes. One unit is usually one request; it may as well be a byte or a token.
 ///
 /// Plain integers convert into it: `limiter.try_acquire(3)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

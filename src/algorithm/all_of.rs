@@ -68,7 +68,7 @@ pub struct State<S> {
 struct Part<S> {
     state: S,
     started: Timestamp,
-    /// How many changes of the joint limit came before the start.
+    /// The number of changes of the joint limit before the start.
     first_change: u32,
 }
 

@@ -83,7 +83,7 @@ impl SlidingWindow {
 }
 
 impl State {
-    /// How many units are in the log.
+    /// The number of units in the log.
     pub(crate) const fn used(&self) -> u64 {
         self.used
     }

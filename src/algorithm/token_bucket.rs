@@ -214,7 +214,7 @@ impl Pace {
 }
 
 impl State {
-    /// Whether time has passed since the last change of quota, so that a time tells which grants are older.
+    /// `true` if time has passed since the last change of quota, so that a time tells which grants are older.
     pub(crate) fn tells_by_time(&self) -> bool {
         self.before.is_none_or(|before| before.changed_at.as_ns() < self.anchor.at_ns)
     }

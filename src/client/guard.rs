@@ -228,7 +228,7 @@ impl<L, C: Clock> Guard<L, C> {
         self.limit.with_state(|state, _| state.upstream.pace.as_ref().map(pace::Pace::rate))
     }
 
-    /// Whether a call with this answer may be made again. Counts the failure; where it may, acquire a permit anew: it
+    /// `true` if a call with this answer may be made again. Counts the failure; where it may, acquire a permit anew: it
     /// obeys the wait of a throttle. The wait that a failure without a throttle asks for is in [`Signals::wait`]. False
     /// without a retry budget, for calls that must not be repeated, for answers that are no failures, and where the server
     /// says so.

@@ -44,7 +44,7 @@ pub struct Guards<K, L = Unlimited, C: Clock = DefaultClock> {
     shared: Arc<Shared<K, L, C>>,
 }
 
-/// How many guards a newcomer looks at to find idle ones, once half of the room is taken, and how many at the cap.
+/// The number of guards a newcomer looks at to find idle ones, once half of the room is taken, and how many at the cap.
 const LOOKS: usize = 2;
 const LOOKS_AT_CAP: usize = 64;
 

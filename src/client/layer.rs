@@ -102,7 +102,7 @@ pub trait GuardOf: sealed::Sealed {
     /// There are as many guards as there may be, and this one would be new.
     fn guard_of(&self, url: &Uri) -> Result<Guard<Self::Limits, Self::Clock>, Denied>;
 
-    /// Whether the guard of one URL is that of the other.
+    /// `true` if the guard of one URL is that of the other.
     fn are_one(&self, url: &Uri, other: &Uri) -> bool;
 }
 

@@ -93,7 +93,7 @@ impl fmt::Debug for RetryBudget {
     }
 }
 
-/// Whether a call does the same when it is made twice.
+/// Tells if a call does the same when it is made twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[allow(clippy::exhaustive_enums, reason = "it may be repeated or not")]
 pub enum Repeat {

@@ -57,7 +57,7 @@ impl Refusal<'_> {
         self.denied.and_then(Denied::limit)
     }
 
-    /// Whether the request is a gRPC call.
+    /// `true` if the request is a gRPC call.
     #[must_use]
     pub fn is_grpc(&self) -> bool {
         grpc::is_grpc(self.request)
@@ -97,7 +97,7 @@ impl Refusal<'_> {
         Problem { reason, kind, title, status, violated }.response(retry_after)
     }
 
-    /// Whether the policy of a limit refused, rather than what is missing from the request or the server.
+    /// `true` if the policy of a limit refused, rather than what is missing from the request or the server.
     fn is_of_policy(&self) -> bool {
         !matches!(
             self.denied.map(Denied::reason),

@@ -47,7 +47,7 @@ pub struct Told {
     pub remaining: u64,
     /// When more will be there.
     pub reset_after: Option<Duration>,
-    /// Whether it counts what is in progress.
+    /// `true` if it counts what is in progress.
     pub concurrent: bool,
     /// Whose limit it is, if clients are told: never the key itself.
     pub partition: Option<Vec<u8>>,
@@ -205,7 +205,7 @@ impl FieldFormat {
         }
     }
 
-    /// Whether a field of several limits is a list, to which others can be added.
+    /// `true` if a field of several limits is a list, to which others can be added.
     pub(super) const fn is_list(self) -> bool {
         matches!(self, Self::Draft10 | Self::DraftNext)
     }

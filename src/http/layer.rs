@@ -75,12 +75,12 @@ type SettleBy = dyn Fn(&response::Parts) -> Settle + Send + Sync;
 type Answer = dyn Fn(&Refusal<'_>) -> Response<Bytes> + Send + Sync;
 
 impl Options {
-    /// Whether anything is done with permits but to hold them.
+    /// `true` if anything is done with permits but to hold them.
     pub(super) const fn use_permit(&self) -> bool {
         self.sees_response() || self.handler_settles
     }
 
-    /// Whether anything is done with responses.
+    /// `true` if anything is done with responses.
     pub(super) const fn sees_response(&self) -> bool {
         self.format.is_some() || self.settle.is_some()
     }

@@ -20,7 +20,7 @@ type Statuses = SmallVec<[LimitStatus; 1]>;
 /// Where the limits of one request stood when it was decided.
 pub(super) struct Tell {
     standings: Statuses,
-    /// Whether another layer will tell of its own limits on the same response.
+    /// `true` if another layer will tell of its own limits on the same response.
     inside: bool,
 }
 

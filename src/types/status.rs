@@ -30,7 +30,7 @@ pub struct Policy {
     pub limit: u64,
     /// The window; for a token bucket the time in which an empty one fills. `None`: time alone brings nothing back.
     pub window: Option<Duration>,
-    /// Whether it counts what is in progress rather than what has come.
+    /// `true` if it counts what is in progress rather than what has come.
     pub concurrent: bool,
 }
 
@@ -96,7 +96,7 @@ impl LimitStatus {
         Self { limit, policy, remaining, reset_after, enforced: true, keys: None }
     }
 
-    /// Whether at least four fifths of the limit are spent.
+    /// `true` if at least four fifths of the limit are spent.
     #[must_use]
     pub const fn is_near(&self) -> bool {
         self.remaining <= self.policy.limit / 5

@@ -116,7 +116,7 @@ impl Quota {
         }
     }
 
-    /// Whether a limiter can be built from it.
+    /// Tells if a limiter can be built from it.
     ///
     /// # Errors
     /// A zero count, burst or period; a period beyond 584 years; more units at the start than fit.

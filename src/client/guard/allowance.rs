@@ -70,7 +70,7 @@ impl Allowance {
         self.limit.map_or(cost, |limit| cost.min(limit.max(1)))
     }
 
-    /// Whether it is still known to bind after its window has ended: what of the next window is told by the limit.
+    /// `true` if it is still known to bind after its window has ended: what of the next window is told by the limit.
     fn roll(&mut self, now: Timestamp, last_sent: u64) -> bool {
         if !self.resets || now < self.ends_at {
             return true;
@@ -131,7 +131,7 @@ impl Allowance {
 }
 
 impl Allowances {
-    /// Whether a budget in this unit is one that our calls are known to spend.
+    /// `true` if a budget in this unit is one that our calls are known to spend.
     const fn is_ours(unit: Unit) -> bool {
         matches!(unit, Unit::Requests | Unit::Tokens | Unit::InputTokens | Unit::OutputTokens)
     }
@@ -190,7 +190,7 @@ impl Allowances {
         self.all.iter().map(|one| one.ready_at(now, usage, undecided)).max().unwrap_or(now).max(now)
     }
 
-    /// Whether what was granted may still be sent, with so much on the way. A budget without a reset has let it ask.
+    /// `true` if what was granted may still be sent, with so much on the way. A budget without a reset has let it ask.
     pub(super) fn permit(&mut self, now: Timestamp, usage: Usage, on_the_way: Usage, last_sent: u64) -> bool {
         self.all.retain_mut(|one| one.roll(now, last_sent));
         self.all.iter().all(|one| !one.resets || one.ready_at(now, usage, on_the_way) <= now)
@@ -211,7 +211,7 @@ impl Allowances {
         self.all.iter_mut().for_each(|one| one.left = one.left.saturating_sub(one.cost(usage)));
     }
 
-    /// Whether all windows that were told of have ended.
+    /// `true` if all windows that were told of have ended.
     pub(super) fn are_over(&self, now: Timestamp) -> bool {
         self.all.iter().all(|one| one.told_until <= now)
     }

@@ -23,7 +23,7 @@ use crate::units::{Name, NameError, Quota, QuotaError, Timestamp};
 #[must_use = "a builder does nothing until `build`"]
 pub struct GuardBuilder<L = Unlimited, C = DefaultClock> {
     limits: L,
-    /// Whether limits were given, or nothing is known.
+    /// `true` if limits were given, or nothing is known.
     is_limited: bool,
     is_careful: bool,
     options: Options<C>,

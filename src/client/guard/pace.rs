@@ -69,7 +69,7 @@ impl Pace {
         rate.min(RATE_MAX)
     }
 
-    /// Whether it is so long ago that it was used that it may as well be learnt anew.
+    /// `true` if it is so long ago that it was used that it may as well be learnt anew.
     pub(super) fn is_old(&self, now: Timestamp) -> bool {
         now.since(self.last_at) > OLD
     }

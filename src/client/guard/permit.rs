@@ -25,7 +25,7 @@ pub struct Guarded<P, C: Clock = DefaultClock> {
     pass: Pass,
     /// Gone once it has been settled.
     permit: Option<P>,
-    /// Whether what was answered so far says that the call failed.
+    /// `true` if what was answered so far says that the call failed.
     failed: Option<bool>,
 }
 

@@ -108,7 +108,7 @@ impl GuardState {
         self.calls.is_empty() && self.upstream.is_idle(now)
     }
 
-    /// Whether a call that was granted may not go on: a hold has begun since, or it was closed.
+    /// `true` if a call that was granted may not go on: a hold has begun since, or it was closed.
     fn is_stopped(&self, now: Timestamp, pass: &Pass) -> bool {
         self.is_closed || (self.upstream.held_until > now && pass.usage().units() > 0)
     }
@@ -197,7 +197,7 @@ impl GuardState {
         }
     }
 
-    /// How many requests a call was, in place of those it was granted for.
+    /// The number of requests that a call was, in place of those it was granted for.
     pub(super) fn settle_requests(&mut self, now: Timestamp, pass: &Pass, requests: u64) {
         let actual = Usage { requests, ..pass.usage() };
         self.upstream.settle(now, pass.granted_at, pass.usage(), actual);

@@ -104,7 +104,7 @@ impl Upstream {
         self.quotas.iter_mut().for_each(|quota| quota.settle(now, granted_at, reserved, actual));
     }
 
-    /// Whether nothing of what was told and learnt and spent still matters.
+    /// `true` if nothing of what was told and learnt and spent still matters.
     pub(super) fn is_idle(&mut self, now: Timestamp) -> bool {
         self.held_until <= now
             && self.allowances.are_over(now)
@@ -115,7 +115,7 @@ impl Upstream {
                 .all(|quota| quota.bucket.balance(&mut quota.state, now).full == When::At(now))
     }
 
-    /// Whether a configured quota can never let `usage` go.
+    /// `true` if a configured quota can never let `usage` go.
     pub(super) fn exceeds(&self, usage: Usage) -> bool {
         self.quotas.iter().any(|quota| usage.of(quota.unit) > quota.bucket.capacity())
     }

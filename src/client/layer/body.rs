@@ -53,7 +53,7 @@ impl<B: HttpBody, P, C: Clock> GuardBody<B, P, C> {
     }
 }
 
-/// Whether it is a gRPC reply that has not said yet how it went.
+/// `true` if it is a gRPC reply that has not said yet how it went.
 fn awaits_trailers(parts: &Parts) -> bool {
     let content_type = parts.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
     let is_grpc = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));

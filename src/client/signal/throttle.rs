@@ -1,4 +1,4 @@
-//! Whether a call was refused for a limit, whom that concerns, and what is said of another try.
+//! Tells if a call was refused for a limit, whom that concerns, and what is said of another try.
 
 use ::http::{HeaderMap, StatusCode};
 

@@ -57,7 +57,7 @@ impl GcraWord {
         Some(Sight { word, pace, anchor })
     }
 
-    /// Whether the word is what it was, and so were the readings it was read by.
+    /// `true` if the word is what it was, and so were the readings it was read by.
     #[inline]
     fn is_still(&self, word: u64) -> bool {
         // Acquire: if any of the reads before saw a later value, the load below sees the later word.

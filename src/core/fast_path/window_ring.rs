@@ -93,7 +93,7 @@ impl WindowRing {
         is_of(unit, lap).then(|| (unit >> 1).saturating_sub(self.window_ns.load(Ordering::Relaxed)))
     }
 
-    /// Whether the head is what it was, and so were the readings it was read by.
+    /// `true` if the head is what it was, and so were the readings it was read by.
     #[inline]
     fn is_still(&self, head: u64) -> bool {
         // Acquire: if any of the reads before saw a later value, the load below sees the later head.

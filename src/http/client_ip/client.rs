@@ -43,7 +43,7 @@ impl Client {
         self.0.map(|network| network.addr())
     }
 
-    /// How many bits of the address count: 32 for an IPv4 address. `None` for [`LOCAL`](Self::LOCAL).
+    /// The number of bits of the address that count: 32 for an IPv4 address. `None` for [`LOCAL`](Self::LOCAL).
     #[must_use]
     pub fn prefix(&self) -> Option<u8> {
         self.0.map(|network| network.prefix_len())

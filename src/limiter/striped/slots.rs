@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::sync::{Ordering, thread_local_const};
 
-/// How many striped limits a thread may have a slot for. Those beyond are served by their shared buckets.
+/// The number of striped limits a thread may have a slot for. Those beyond are served by their shared buckets.
 const SLOTS: usize = 16;
 
 /// No stripe.
